@@ -1,0 +1,9 @@
+"""The one error a user can cause, and the one warning channel.
+
+Every wing raises `ClipSegError` for bad input; only the doors (`train.py`, `evaluate.py`, `clipseg`) turn it into one line on
+standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
+"""
+
+
+class ClipSegError(Exception):
+    """Bad input from outside. The message is one line: what was found (file, value), what was expected, what to do."""
