@@ -1,0 +1,188 @@
+"""The frozen CLIP: text -> embedding, image -> embedding, image -> the activations of chosen blocks.
+
+Built on open_clip's modules and weights; the forward pass of its vision transformer is written out here, since we stop
+early, take
+any input size the patch divides, and resample the positions as the paper does. Nothing here knows of decoders or data sets.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
+from torch import Tensor, nn
+
+from clipseg.errors import ClipSegError
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class Activations(tuple[Tensor, ...]):
+    """Token sequences `[B, 1 + h*w, C]`, shallow to deep, CLS first, with the grid (h, w) of their patches."""
+
+    grid: tuple[int, int]
+
+    def __new__(cls, tokens: Iterable[Tensor], grid: tuple[int, int]) -> "Activations":
+        self = super().__new__(cls, tokens)
+        self.grid = grid
+        return self
+
+
+class CLIPBackbone(nn.Module):
+    """A CLIP with a vision transformer, frozen: no parameter takes a gradient, and it stays in evaluation mode.
+
+    Args:
+        clip: an open_clip model whose image tower is a `VisionTransformer`.
+        tokenizer: list of strings -> int64 tokens `[N, context_length]`.
+        name: what errors call it.
+
+    Attributes:
+        width: C, of the image tower. depth: its number of blocks. patch_size: P. embed_dim: E.
+    """
+
+    clip: Any  # open_clip's modules are untyped
+
+    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, *, name: str):
+        super().__init__()
+        visual = clip.visual
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+            raise ClipSegError(
+                f"backbone {name!r} has no vision transformer with a class token; choose an open_clip ViT such as ViT-B-16"
+            )
+        self.clip = clip
+        self.tokenizer = tokenizer
+        self.name = name
+        self.width: int = visual.conv1.out_channels
+        self.depth = len(visual.transformer.resblocks)
+        self.patch_size: int = visual.patch_size[0]
+        self.embed_dim: int = visual.output_dim
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CLIPBackbone":
+        """Stay in evaluation mode, whatever the model around it does: frozen is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def activations(self, images: Tensor, layers: Sequence[int]) -> Activations:
+        """The token sequences after the blocks with the given 0-based indices; blocks behind the deepest are not run.
+
+        Args:
+            images: float `[B, 3, H, W]`, normalised; P divides H and W.
+            layers: ascending block indices; the paper's are 3, 7, 9.
+        """
+        tokens, grid = self._embed(images)
+        found = []
+        for index, block in enumerate(self.clip.visual.transformer.resblocks[: layers[-1] + 1]):
+            tokens = run_block(block, tokens)
+            if index in layers:
+                found.append(tokens)
+        return Activations(found, grid)
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """CLIP's image embedding, by the whole tower: normalised float `[N, 3, H, W]` -> `[N, E]`, not normalised."""
+        tokens, _ = self._embed(images)
+        visual = self.clip.visual
+        for block in visual.transformer.resblocks:
+            tokens = run_block(block, tokens)
+        # The norm works token by token, so that of the class token is all that pooling needs.
+        return visual.ln_post(tokens[:, 0]) @ visual.proj
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """CLIP's text embedding: N strings -> `[N, E]`, not normalised. Texts over CLIP's context are cut, with a warning."""
+        tokens = self.tokenize(texts)
+        if self.has_plain_text_tower:
+            # The text tower is causal and read at the end-of-text token: what follows it cannot change the result.
+            tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+        return self.encode_tokens(tokens)
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """As `encode_text`, from int64 tokens `[N, L]`; a plain text tower takes any L up to its context length."""
+        clip = self.clip
+        if not self.has_plain_text_tower:
+            return clip.encode_text(tokens)
+        x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
+        for block in clip.transformer.resblocks:
+            x = run_block(block, x, causal=True)
+        x = text_global_pool(clip.ln_final(x), tokens, clip.text_pool_type)
+        return clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
+
+    @property
+    def has_plain_text_tower(self) -> bool:
+        """Whether the text tower is CLIP's own: causal, and read at the end-of-text token."""
+        return isinstance(self.clip, CLIP) and self.clip.text_pool_type == "argmax"
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """N strings -> int64 `[N, context_length]` on the backbone's device; a warning counts the texts that were cut."""
+        tokens = self.tokenizer(list(texts))
+        encode = getattr(self.tokenizer, "encode", None)
+        if encode is not None:
+            # Only a row without padding can have been cut; two places are the start and end of text.
+            full = [text for text, row in zip(texts, tokens, strict=True) if row[-1] != 0]
+            cut = [text for text in full if len(encode(text)) + 2 > tokens.shape[1]]
+            if cut:
+                warnings.warn(
+                    f"{len(cut)} text(s) cut to CLIP's {tokens.shape[1]} tokens, such as {cut[0][:60]!r}…", stacklevel=3
+                )
+        return tokens.to(self.clip.visual.conv1.weight.device)
+
+    def checksum(self) -> str:
+        """SHA-256 over all weights in float32: which CLIP a decoder was trained on."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.clip.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
+        check_images(images, self.patch_size)
+        visual = self.clip.visual
+        patches = visual.conv1(images)
+        grid = (patches.shape[2], patches.shape[3])
+        patches = patches.flatten(2).transpose(1, 2)
+        cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+        return visual.ln_pre(torch.cat([cls, patches], dim=1) + self._positions(grid)), grid
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """The positional embedding at another grid: plain bicubic, no antialiasing, corners not aligned (facts Sec. 1)."""
+        visual = self.clip.visual
+        positions = visual.positional_embedding
+        if grid == tuple(visual.grid_size):
+            return positions
+        cls, patches = positions[:1], positions[1:].T.unflatten(1, visual.grid_size)
+        patches = F.interpolate(patches[None], size=grid, mode="bicubic", align_corners=False)[0]
+        return torch.cat([cls, patches.flatten(1).T])
+
+
+def run_block(block: nn.Module, x: Tensor, *, causal: bool = False) -> Tensor:
+    """One pre-norm transformer block of open_clip on tokens `[B, T, C]`: its own modules, attention without the detours."""
+    if not isinstance(block, ResidualAttentionBlock):
+        assert not causal, "only open_clip's plain text blocks are run causally"
+        return block(x)
+    attention = block.attn
+    b, t, c = x.shape
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = qkv.view(b, t, 3, attention.num_heads, c // attention.num_heads).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).reshape(b, t, c)
+    x = x + block.ls_1(attention.out_proj(mixed))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def check_images(images: Tensor, patch_size: int) -> None:
+    """Raise `ClipSegError` unless `images` is a float `[B, 3, H, W]` that the patch size divides."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ClipSegError(f"images: {images.dtype} of shape {tuple(images.shape)}; expected float [B, 3, H, W], normalised")
+    height, width = images.shape[2:]
+    if height % patch_size or width % patch_size or 0 in (height, width):
+        near = [max(round(side / patch_size), 1) * patch_size for side in (height, width)]
+        raise ClipSegError(
+            f"image size {height}x{width} is no multiple of the patch size {patch_size}; resize to {near[0]}x{near[1]}"
+        )

@@ -1,0 +1,168 @@
+"""CLIPSeg: a frozen CLIP, a small decoder, and a prompt that tells the decoder what to segment (paper Fig. 2).
+
+An image passes CLIP once and leaves its activations after the blocks named by `extract_layers`. A prompt - a text, an
+engineered
+image, or a mix of both - becomes one CLIP embedding, the condition. The decoder turns activations and condition into one
+logit a pixel.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clipseg.errors import ClipSegError
+from clipseg.network.backbone import Activations, CLIPBackbone
+from clipseg.network.clip_weights import load_backbone
+from clipseg.network.decoder import HEADS, build_decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that decides a model but its trained weights; stored with every checkpoint. The defaults are the paper's."""
+
+    backbone: str = "ViT-B-16-quickgelu"
+    pretrained: str | None = "openai"
+    extract_layers: tuple[int, ...] = (3, 7, 9)
+    reduce_dim: int = 64
+    head: str = "plain"
+    decoder: str = "clipseg"
+    image_size: int = 352
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ClipSegError(f"head={self.head!r} is unknown; expected one of {', '.join(HEADS)}")
+        if self.decoder not in ("clipseg", "deconv"):
+            raise ClipSegError(f"decoder={self.decoder!r} is unknown; expected clipseg or deconv")
+        if self.reduce_dim < 4 or self.reduce_dim % 4:
+            raise ClipSegError(f"reduce_dim={self.reduce_dim} cannot be shared by 4 attention heads; choose a multiple of 4")
+        layers = list(self.extract_layers)
+        if not layers or layers != sorted(set(layers)) or layers[0] < 0:
+            raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")
+        if self.decoder == "deconv" and (len(layers) != 1 or self.head != "plain"):
+            raise ClipSegError(
+                f"decoder=deconv takes one read-out and the plain head, not extract_layers={tuple(layers)}, head={self.head}"
+            )
+
+
+class CLIPSeg(nn.Module):
+    """A backbone and a decoder, and how they meet.
+
+    Shapes: B images, N prompts, E embedding width, H x W pixels, both multiples of the patch size.
+    """
+
+    def __init__(self, backbone: CLIPBackbone, config: ModelConfig):
+        super().__init__()
+        if config.extract_layers[-1] >= backbone.depth:
+            raise ClipSegError(f"extract_layers={config.extract_layers}: {backbone.name} has blocks 0 to {backbone.depth - 1}")
+        if config.image_size % backbone.patch_size:
+            raise ClipSegError(
+                f"image_size={config.image_size} is not a multiple of {backbone.name}'s patch size {backbone.patch_size}"
+            )
+        self.config = config
+        self.backbone = backbone
+        self.decoder = build_decoder(
+            config.decoder,
+            width=backbone.width,
+            embed_dim=backbone.embed_dim,
+            patch_size=backbone.patch_size,
+            depth=len(config.extract_layers),
+            reduce_dim=config.reduce_dim,
+            head=config.head,
+            seed=config.seed,
+        )
+
+    def forward(self, images: Tensor, cond: Tensor | Sequence[str]) -> Tensor:
+        """One prompt an image: normalised float `[B, 3, H, W]` and a `[B, E]` condition or B texts -> logits `[B, H, W]`."""
+        condition = cond if isinstance(cond, Tensor) else self.encode_text(cond)
+        if len(condition) != len(images):
+            raise ClipSegError(
+                f"{len(condition)} conditions for {len(images)} images; `decode` takes any number of prompts an image"
+            )
+        return self.decode(self.activations(images), condition)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> CLIP's embeddings, float `[N, E]`, not normalised."""
+        return self.backbone.encode_text(texts)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pixels `[N, 3, H, W]` -> CLIP's embeddings, float `[N, E]`, not normalised; the whole tower runs."""
+        return self.backbone.encode_image(images)
+
+    def activations(self, images: Tensor) -> Activations:
+        """Normalised pixels `[B, 3, H, W]` -> a `[B, 1 + h*w, C]` a read-out, shallow to deep, CLS first."""
+        return self.backbone.activations(images, self.config.extract_layers)
+
+    def decode(self, acts: Sequence[Tensor], cond: Tensor, image_index: Tensor | None = None) -> Tensor:
+        """Answer N prompts over B encoded images.
+
+        Args:
+            acts: what `activations` returned (a plain tuple of tensors must come from square images).
+            cond: float `[N, E]`, not normalised.
+            image_index: int64 `[N]`, the image in `acts` each prompt asks about; by default prompt n asks image n.
+
+        Returns:
+            logits `[N, H, W]` of the images' size.
+        """
+        if cond.ndim != 2 or cond.shape[1] != self.backbone.embed_dim:
+            raise ClipSegError(f"condition of shape {tuple(cond.shape)}; expected [N, {self.backbone.embed_dim}]")
+        if image_index is None:
+            image_index = torch.arange(len(cond), device=cond.device)
+        if len(image_index) != len(cond):
+            raise ClipSegError(f"image_index names {len(image_index)} images for {len(cond)} conditions")
+        grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
+        return self.decoder(acts, cond, image_index, grid)
+
+
+def _square_grid(tokens: int) -> tuple[int, int]:
+    side = math.isqrt(tokens - 1)
+    if side * side != tokens - 1:
+        raise ClipSegError(
+            f"{tokens} tokens are no square grid and a class token; pass what `activations` returned, which knows its grid"
+        )
+    return side, side
+
+
+def create_model(
+    backbone: str = "ViT-B-16-quickgelu",
+    pretrained: str | None = "openai",
+    extract_layers: Sequence[int] = (3, 7, 9),
+    reduce_dim: int = 64,
+    head: str = "plain",
+    decoder: str = "clipseg",
+    *,
+    image_size: int = 352,
+    seed: int = 0,
+) -> CLIPSeg:
+    """A model with a fresh decoder.
+
+    Args:
+        backbone: any open_clip ViT ("ViT-B-16-quickgelu" is the paper's), or "mini", the embedded one.
+        pretrained: an open_clip tag, a local weights file or folder, or None for random weights. "mini" has weights of its
+            own only, which the default means there.
+        extract_layers: 0-based indices of the blocks whose output the decoder reads, ascending.
+        reduce_dim: D, the decoder's width, a multiple of 4.
+        head: "plain" or "refined".
+        decoder: "clipseg", or "deconv", the baseline without attention.
+        image_size: the square size in pixels to which images are squashed for training and evaluation.
+        seed: of the decoder's initial weights, and of a random backbone's.
+
+    Raises:
+        ClipSegError: a value that does not exist or does not fit, or weights that cannot be had.
+    """
+    if backbone == "mini" and pretrained == "openai":
+        pretrained = "mini"
+    config = ModelConfig(
+        backbone=backbone,
+        pretrained=pretrained,
+        extract_layers=tuple(extract_layers),
+        reduce_dim=reduce_dim,
+        head=head,
+        decoder=decoder,
+        image_size=image_size,
+        seed=seed,
+    )
+    return CLIPSeg(load_backbone(backbone, pretrained, seed=seed), config)
