@@ -1,0 +1,186 @@
+"""Trained models in, whatever wrote them, and decoders out: which kind of file it is gets found out by looking at it."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+
+from clipseg.errors import ClipSegError
+from clipseg.files import atomic_write, read_json, write_json
+from clipseg.network.authors_layout import load_authors
+from clipseg.network.clip_weights import WEIGHT_SUFFIXES, load_backbone
+from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.tensor_files import FOLDER_NAMES, check_tensors, one_line, read_weights, shapes_of
+from clipseg.network.transformers_config import is_transformers_folder
+from clipseg.network.transformers_import import load_transformers
+
+MINI_PATH = Path(__file__).parents[1] / "assets" / "mini"
+CHECKPOINT = {"format": "clipseg-checkpoint", "version": 1}
+RELEASE = {"format": "clipseg-release", "version": 1}
+
+
+def load(
+    x: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    pretrained: str | Path | None = None,
+    extract_layers: Sequence[int] | None = None,
+) -> CLIPSeg:
+    """A trained model, in evaluation mode; its `config` says what it was built from.
+
+    Args:
+        x: a run folder (its last checkpoint) or checkpoint file of train.py; a released folder; a state dict of the authors
+            (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth); a folder in transformers' layout, or the name of one on the
+            Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the embedded model.
+        device: where the model goes.
+        pretrained: where CLIP's weights come from when x holds the decoder alone: an open_clip tag, or a local file or
+            folder. By default what the file says; for the authors' files "openai".
+        extract_layers: read-outs other than those the file says; for the authors' files, which do not say it, (3, 6, 9)
+            by default.
+
+    Raises:
+        ClipSegError: nothing there, something else, damaged, other keys, shapes or values than the model's, or another CLIP
+            than the decoder was trained on.
+    """
+    path = _locate(x)
+    layers = None if extract_layers is None else tuple(extract_layers)
+    model = _load_folder(path, pretrained, layers) if path.is_dir() else _load_file(path, pretrained, layers)
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ClipSegError(
+            f"device={str(device)!r} cannot be used ({one_line(error)[:160]}); choose cpu, or cuda where there is one"
+        ) from error
+
+
+def _locate(x: str | Path) -> Path:
+    if x == "mini":
+        if not MINI_PATH.is_dir():
+            raise ClipSegError(f"{MINI_PATH}: the embedded model is missing; install the package anew")
+        return MINI_PATH
+    path = Path(x).expanduser()
+    if path.exists():
+        return path
+    if isinstance(x, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", x) and path.suffix not in WEIGHT_SUFFIXES:
+        return _download(x)
+    raise ClipSegError(
+        f"{x}: no such file or folder; expected weights, a run folder, a hub name (CIDAS/clipseg-rd64-refined) or mini"
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=["config.json", "preprocessor_config.json", "pytorch_model*"]))
+        return folder
+    except Exception as error:  # huggingface_hub, httpx and the operating system each raise their own
+        raise ClipSegError(
+            f"{name}: no local file or folder, and not to be had from the hub ({type(error).__name__}): download config.json "
+            f"and model.safetensors from https://huggingface.co/{name} into a folder and name that folder"
+        ) from error
+
+
+def _load_folder(folder: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+    if (folder / "checkpoints").is_dir():
+        return _load_file(folder / "checkpoints" / "last.pt", pretrained, layers)
+    if is_transformers_folder(folder):
+        if pretrained is not None:
+            raise ClipSegError(f"{folder}: holds a CLIP of its own; leave pretrained={str(pretrained)!r} out")
+        return load_transformers(folder, layers)
+    if not (folder / "config.json").is_file():
+        raise ClipSegError(
+            f"{folder}: has neither checkpoints/ nor config.json; expected a run folder, a release or transformers' layout"
+        )
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or {key: config.get(key) for key in RELEASE} != RELEASE:
+        raise ClipSegError(
+            f"{folder / 'config.json'}: neither a release (version {RELEASE['version']}) nor a CLIPSeg of transformers"
+        )
+    weights = folder / "model.safetensors"
+    return _load_ours(config | {"model": read_weights(weights)}, weights, pretrained, layers)
+
+
+def _load_file(path: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+    if path.name in FOLDER_NAMES and (path.parent / "config.json").is_file():
+        return _load_folder(path.parent, pretrained, layers)
+    state = read_weights(path)
+    if not isinstance(state, dict):
+        raise ClipSegError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
+    if "format" not in state:
+        return load_authors(state, path, pretrained, layers)
+    if {key: state.get(key) for key in CHECKPOINT} != CHECKPOINT:
+        raise ClipSegError(
+            f"{path}: no checkpoint of train.py of version {CHECKPOINT['version']}; load it with the version that wrote it"
+        )
+    return _load_ours(state, path, pretrained, layers)
+
+
+def _load_ours(state: Mapping[str, Any], path: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+    """A checkpoint or a release: the decoder, how it was built, and the checksum of the CLIP it was trained on."""
+    config = _model_config(state.get("model_config"), path)
+    if pretrained is not None:
+        config = dataclasses.replace(config, pretrained=str(pretrained))
+    if layers is not None:
+        if len(layers) != len(config.extract_layers):
+            raise ClipSegError(
+                f"{path}: its decoder takes {len(config.extract_layers)} read-outs, extract_layers={layers} names {len(layers)}"
+            )
+        config = dataclasses.replace(config, extract_layers=layers)
+    backbone = load_backbone(config.backbone, config.pretrained, seed=config.seed)
+    if backbone.checksum() != state.get("backbone_checksum"):
+        raise ClipSegError(
+            f"{path}: trained on another CLIP than {config.backbone} with pretrained={config.pretrained!r}; name the weights "
+            "it was trained on with pretrained= (a random CLIP can be drawn again only by the torch version that drew it)"
+        )
+    model = CLIPSeg(backbone, config)
+    tensors = state.get("model")
+    if not isinstance(tensors, Mapping):
+        raise ClipSegError(f"{path}: holds no decoder weights; expected a state dict under 'model'")
+    model.decoder.load_state_dict(check_tensors(tensors, shapes_of(model.decoder), source=path), strict=True)
+    return model
+
+
+def _model_config(fields: Any, path: Path) -> ModelConfig:
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    if not isinstance(fields, dict) or not fields.keys() <= known:
+        unknown = ", ".join(sorted(map(str, fields.keys() - known))) if isinstance(fields, dict) else "it is missing"
+        raise ClipSegError(f"{path}: no model_config of this version ({unknown}); load it with the version that wrote it")
+    values: dict[str, Any] = dict(fields)
+    try:
+        values["extract_layers"] = tuple(values["extract_layers"])
+        return ModelConfig(**values)
+    except (TypeError, KeyError) as error:
+        raise ClipSegError(f"{path}: model_config holds a value of the wrong kind ({one_line(error)})") from error
+
+
+def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mapping[str, Any]) -> None:
+    """Write the decoder alone, a few MB to publish, so that `load` takes the folder.
+
+    Args:
+        model: the trained model. The CLIP it stands on is not written, only named, with its checksum.
+        folder: gets `model.safetensors`, `README.md` and, last, `config.json`: a folder that has it is whole.
+        card: the text of README.md, the model card.
+        extra: what else config.json shall hold, such as `metrics`: plain JSON values.
+    """
+    folder = Path(folder)
+    config = dataclasses.asdict(model.config)
+    if config["pretrained"] is not None and Path(config["pretrained"]).exists():
+        # A path of this machine helps nobody else; the checksum tells whether a file is the right one.
+        config["pretrained"] = Path(config["pretrained"]).name
+    content = {**RELEASE, "model_config": config, "backbone_checksum": model.backbone.checksum()}
+    assert not content.keys() & extra.keys(), "extra must not hide what the release says of itself"
+    (folder / "config.json").unlink(missing_ok=True)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.decoder.state_dict().items()}
+    with atomic_write(folder / "model.safetensors") as file:
+        file.write(to_safetensors(tensors, {"format": "pt"}))
+    with atomic_write(folder / "README.md", "w") as file:
+        file.write(card)
+    write_json(folder / "config.json", content | dict(extra))

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from torch import nn
+
+from clipseg.network.decoder import Decoder, DecoderBlock, build_decoder, patch_map, refined_head
+
+PAPER = {"width": 768, "embed_dim": 512, "patch_size": 16, "depth": 3}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def paper_decoder(head: str = "plain", reduce_dim: int = 64) -> Decoder:
+    decoder = build_decoder("clipseg", **PAPER, reduce_dim=reduce_dim, head=head, seed=0)
+    assert isinstance(decoder, Decoder)
+    return decoder
+
+
+def test_parameters_are_those_of_the_paper():
+    decoder = paper_decoder()
+    assert parameters(decoder.film) == 65_664
+    assert parameters(decoder.reductions) == 147_648
+    assert parameters(decoder.blocks) == 843_456
+    assert parameters(decoder.head) == 16_385
+    assert parameters(decoder) == 1_073_153
+    # The paper's own count holds one more projection of 768 x 64 weights, which the forward pass never uses.
+    assert parameters(decoder) + 768 * 64 == 1_122_305
+
+
+@pytest.mark.parametrize("dim", [16, 64])
+def test_a_block_is_the_librarys(dim: int):
+    torch.manual_seed(0)
+    block = DecoderBlock(dim).eval()
+    library = nn.TransformerEncoderLayer(dim, nhead=4, dim_feedforward=2048, batch_first=True).eval()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    ours = {
+        "self_attn.in_proj_": block.qkv,
+        "self_attn.out_proj.": block.project,
+        "linear1.": block.expand,
+        "linear2.": block.contract,
+        "norm1.": block.norm1,
+        "norm2.": block.norm2,
+    }
+    state = {f"{name}{kind}": getattr(module, kind) for name, module in ours.items() for kind in ("weight", "bias")}
+    library.load_state_dict(state, strict=True)
+    x = torch.randn(2, 10, dim)
+    torch.testing.assert_close(block(x), library(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_starts_as_the_librarys():
+    block, library = DecoderBlock(64), nn.TransformerEncoderLayer(64, nhead=4)
+    for ours, theirs in ((block.qkv, library.self_attn.in_proj_weight), (block.expand, library.linear1.weight)):
+        assert abs(ours.weight.std() / theirs.std() - 1) < 0.05
+    assert not block.qkv.bias.any()
+    assert not block.project.bias.any()
+    assert block.dropout.p == library.dropout.p == 0.1
+
+
+@pytest.mark.parametrize("head", ["plain", "refined"])
+@pytest.mark.parametrize("patch_size", [14, 16, 32])
+def test_logits_have_the_size_of_the_image(head: str, patch_size: int):
+    decoder = build_decoder("clipseg", width=24, embed_dim=8, patch_size=patch_size, depth=2, reduce_dim=8, head=head, seed=0)
+    activations = [torch.randn(1, 1 + 2 * 3, 24) for _ in range(2)]
+    logits = decoder(activations, torch.randn(1, 8), torch.tensor([0]), (2, 3))
+    assert logits.shape == (1, 2 * patch_size, 3 * patch_size)
+
+
+def test_the_refined_head_upsamples_by_four_twice_at_the_papers_patch_size():
+    shapes = [tuple(module.weight.shape) for module in refined_head(64, 16) if not isinstance(module, nn.ReLU)]
+    assert shapes == [(64, 64, 3, 3), (64, 32, 4, 4), (32, 1, 4, 4)]
+
+
+def test_tokens_are_laid_out_row_by_row_without_the_class_token():
+    tokens = torch.arange(7.0)[None, :, None]
+    assert patch_map(tokens, (2, 3))[0, 0].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_the_condition_enters_before_the_first_block_and_deepest_comes_first():
+    decoder = paper_decoder().eval()
+    calls: list[str] = []
+    decoder.film.register_forward_hook(lambda *_: calls.append("film"))
+    for index, (reduction, block) in enumerate(zip(decoder.reductions, decoder.blocks, strict=True)):
+        reduction.register_forward_pre_hook(lambda _, args, i=index: calls.append(f"reduce {i}: {args[0].mean().item():.0f}"))
+        block.register_forward_hook(lambda *_, i=index: calls.append(f"block {i}"))
+    activations = [torch.full((1, 5, 768), float(layer)) for layer in (3, 7, 9)]
+    decoder(activations, torch.randn(1, 512), torch.tensor([0]), (2, 2))
+    assert calls == ["reduce 0: 9", "film", "block 0", "reduce 1: 7", "block 1", "reduce 2: 3", "block 2"]
+
+
+def test_the_seed_alone_decides_the_initial_weights():
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = paper_decoder(reduce_dim=16).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    second = paper_decoder(reduce_dim=16).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_deconv_is_the_deepest_read_out_without_attention():
+    decoder = build_decoder("deconv", **(PAPER | {"depth": 1}), reduce_dim=64, head="plain", seed=0)
+    assert parameters(decoder) == (768 * 64 + 64) + 65_664 + 2 * (64 * 64 + 64) + 16_385
+    assert not any(isinstance(module, (DecoderBlock, nn.MultiheadAttention)) for module in decoder.modules())
+    tokens = torch.randn(1, 5, 768)
+    changed = tokens.clone()
+    changed[:, 1] += 1
+    condition, index = torch.randn(1, 512), torch.tensor([0])
+    difference = decoder([tokens], condition, index, (2, 2)) - decoder([changed], condition, index, (2, 2))
+    assert difference[0, :16, :16].abs().min() > 0
+    assert not difference[0, 16:].any(), "a token's logits must not depend on other tokens"
+    assert not difference[0, :, 16:].any()

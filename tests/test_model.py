@@ -1,0 +1,132 @@
+import pytest
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+
+from clipseg.errors import ClipSegError
+from clipseg.network import model as model_module
+from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+
+
+def narrow_backbone(seed: int = 0) -> CLIPBackbone:
+    torch.manual_seed(seed)
+    vision = CLIPVisionCfg(image_size=64, patch_size=16, width=32, layers=6, head_width=8)
+    clip = CLIP(24, vision, CLIPTextCfg(width=32, heads=4, layers=2), quick_gelu=True)
+    return CLIPBackbone(clip, SimpleTokenizer(), name="narrow")
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIPSeg:
+    model = CLIPSeg(narrow_backbone(), ModelConfig(extract_layers=(1, 3, 4), reduce_dim=16))
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(40)
+    return model.eval()
+
+
+def images(count: int = 3, size: tuple[int, int] = (64, 96)) -> torch.Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def conditions(count: int) -> torch.Tensor:
+    return torch.randn(count, 24, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_a_batch_equals_its_images_one_by_one(model: CLIPSeg):
+    together = model(images(), conditions(3))
+    assert together.shape == (3, 64, 96)
+    alone = torch.cat([model(images()[n : n + 1], conditions(3)[n : n + 1]) for n in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert (together - together.roll(1, 0)).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_many_prompts_an_image_equal_one_by_one(model: CLIPSeg):
+    index = torch.tensor([2, 0, 0, 1, 2])
+    together = model.decode(model.activations(images()), conditions(5), index)
+    alone = torch.cat([model(images()[i : i + 1], conditions(5)[n : n + 1]) for n, i in enumerate(index)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_texts_are_conditions(model: CLIPSeg):
+    texts = ["a dog", "sky", "a kite"]
+    assert torch.equal(model(images(), texts), model(images(), model.encode_text(texts)))
+
+
+@torch.no_grad()
+def test_square_activations_need_no_grid(model: CLIPSeg):
+    square = images(size=(64, 64))
+    plain = tuple(torch.Tensor(tokens) for tokens in model.activations(square))
+    assert torch.equal(model.decode(plain, conditions(3)), model(square, conditions(3)))
+    with pytest.raises(ClipSegError, match="no square grid"):
+        model.decode(tuple(model.activations(images())), conditions(3))
+
+
+def test_only_the_decoder_learns():
+    model = CLIPSeg(narrow_backbone(), ModelConfig(extract_layers=(1, 3, 4), reduce_dim=16)).train()
+    before = model.backbone.checksum()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    decoder = [parameter.clone() for parameter in model.decoder.parameters()]
+    model(images(), ["a dog"] * 3).square().mean().backward()
+    optimizer.step()
+    assert model.backbone.checksum() == before
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(decoder, model.decoder.parameters(), strict=True))
+    assert model.decoder.training
+    assert not any(module.training for module in model.backbone.modules())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m(images(), conditions(2)), "2 conditions for 3 images"),
+        (lambda m: m(images(), torch.zeros(3, 512)), r"shape \(3, 512\); expected \[N, 24\]"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), torch.tensor([0])), "1 images for 2 conditions"),
+        (lambda m: m(images(size=(60, 64)), conditions(3)), "60x64 .* patch size 16"),
+    ],
+)
+def test_calls_it_refuses(model: CLIPSeg, call, message: str):
+    with pytest.raises(ClipSegError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head": "fine"}, "head='fine' is unknown"),
+        ({"decoder": "unet"}, "decoder='unet' is unknown"),
+        ({"reduce_dim": 18}, "reduce_dim=18"),
+        ({"extract_layers": (7, 3)}, "ascending"),
+        ({"extract_layers": ()}, "ascending"),
+        ({"extract_layers": (-1, 3)}, "ascending"),
+        ({"decoder": "deconv"}, "one read-out"),
+    ],
+)
+def test_configs_that_do_not_exist(settings: dict[str, object], message: str):
+    with pytest.raises(ClipSegError, match=message):
+        ModelConfig(**settings)
+
+
+def test_configs_that_do_not_fit_the_backbone():
+    with pytest.raises(ClipSegError, match=r"extract_layers=\(3, 7, 9\): narrow has .*5"):
+        CLIPSeg(narrow_backbone(), ModelConfig())
+    with pytest.raises(ClipSegError, match="image_size=350"):
+        CLIPSeg(narrow_backbone(), ModelConfig(extract_layers=(1,), image_size=350))
+
+
+def test_create_model_says_what_it_is_built_from(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def load_backbone(name: str, pretrained: str | None, *, seed: int) -> CLIPBackbone:
+        asked.append((name, pretrained, seed))
+        return narrow_backbone()
+
+    monkeypatch.setattr(model_module, "load_backbone", load_backbone)
+    model = create_model(pretrained=None, extract_layers=[1, 2], reduce_dim=8, head="refined", image_size=64, seed=7)
+    assert asked == [("ViT-B-16-quickgelu", None, 7)]
+    expected = ModelConfig(pretrained=None, extract_layers=(1, 2), reduce_dim=8, head="refined", image_size=64, seed=7)
+    assert model.config == expected
+    deconv = create_model(extract_layers=(3,), decoder="deconv")
+    assert deconv(images(1), conditions(1)).shape == (1, 64, 96)
