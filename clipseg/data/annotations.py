@@ -1,0 +1,257 @@
+"""The annotation files of PhraseCut's layout -> checked, packed records; and a task's polygons -> its mask.
+
+310,816 tasks hold millions of points. As Python objects they would fill gigabytes and be copied into every worker that
+touches them, so entries are parsed one at a time and packed into a few flat arrays. Knows nothing of pixels.
+"""
+
+import math
+import re
+import reprlib
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from clipseg.data.json_entries import iterate_entries
+from clipseg.data.layout import IMAGES_FILE
+from clipseg.errors import ClipSegError
+from clipseg.files import read_json
+
+FARTHEST_COORDINATE = 1_000_000  # whole numbers this small are exact in Pillow's float32
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One entry of `image_data_split.json`: the size in pixels as annotated, and the photo's web address ("" if none)."""
+
+    image_id: int
+    width: int
+    height: int
+    url: str
+
+
+class PackedStrings(Sequence[str]):
+    """Many short strings in one block of bytes: no object each, so forked workers share them."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [string.encode() for string in strings]
+        self._bytes = b"".join(encoded)
+        self._starts = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return self._bytes[self._starts[i] : self._starts[i + 1]].decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTable:
+    """T tasks in the order of their files, G polygons in all, P points in all.
+
+    Attributes:
+        keys: "<split>/<task_id>", unique.
+        phrases: bare phrases; may be empty strings.
+        image_ids: int64 `[T]`.
+        points: int32 `[P, 2]`, x and y in pixels, truncated to whole numbers as PhraseCut's evaluator does.
+        polygon_starts: int64 `[G + 1]` into `points`.
+        task_starts: int64 `[T + 1]` into `polygon_starts`.
+    """
+
+    keys: PackedStrings
+    phrases: PackedStrings
+    image_ids: NDArray[np.int64]
+    points: NDArray[np.int32]
+    polygon_starts: NDArray[np.int64]
+    task_starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def polygons(self, task: int) -> list[NDArray[np.int32]]:
+        """The polygons of one task, each int32 `[points, 2]`."""
+        starts = self.polygon_starts[self.task_starts[task] : self.task_starts[task + 1] + 1]
+        return [self.points[a:b] for a, b in pairwise(starts)]
+
+
+def rasterise(polygons: Sequence[NDArray[np.int32]], height: int, width: int) -> NDArray[np.uint8]:
+    """The union of polygons as a mask, pixel for pixel what PhraseCut's own evaluator draws.
+
+    Args:
+        polygons: each int32 `[points, 2]`; parts outside the image are cut off. Two points are a line, fewer are nothing.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        uint8 `[height, width]`, 1 inside.
+    """
+    canvas = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(canvas)
+    for polygon in polygons:
+        if len(polygon) >= 2:
+            draw.polygon(polygon.ravel().tolist(), outline=1, fill=1)
+    return np.array(canvas)
+
+
+def read_images(root: Path) -> dict[int, ImageRecord]:
+    """Read `image_data_split.json`: image id -> record.
+
+    Raises:
+        ClipSegError: missing, cut off, or an entry is malformed or there twice; file and entry are named.
+    """
+    path = root / IMAGES_FILE
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise ClipSegError(f"{path}: expected a list of images, found {type(entries).__name__}; fetch the file again")
+    images: dict[int, ImageRecord] = {}
+    for number, entry in enumerate(entries):
+        where = f"{path}: entry {number}"
+        record = ImageRecord(
+            image_id=_whole_number(entry, "image_id", where, least=0),
+            width=_whole_number(entry, "width", where, least=1),
+            height=_whole_number(entry, "height", where, least=1),
+            url=entry["url"] if isinstance(entry.get("url"), str) else "",
+        )
+        if record.image_id in images:
+            raise ClipSegError(f"{where}: image_id {record.image_id} is there twice; remove one entry")
+        images[record.image_id] = record
+    return images
+
+
+def _whole_number(entry: Any, field: str, where: str, *, least: int) -> int:
+    value = entry.get(field) if isinstance(entry, dict) else None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**62:
+        raise ClipSegError(f"{where}: {field} is {reprlib.repr(value)}; expected a whole number of at least {least}")
+    return value
+
+
+def read_tasks(
+    files: Mapping[str, Path],
+    *,
+    image_ids: Collection[int],
+    allow_degenerate: bool = False,
+    problems: list[str] | None = None,
+) -> TaskTable:
+    """Read `refer_<split>.json` files into one table.
+
+    Args:
+        files: split name -> file, in the order the tasks are wanted in.
+        image_ids: the images there are; a task of another is malformed.
+        allow_degenerate: take tasks without a polygon, and polygons of fewer than three points, as PhraseCut's evaluator does
+            (two points are a line, fewer are nothing) instead of refusing them.
+        problems: where given, a malformed entry is left out and described there instead of raised.
+
+    Raises:
+        ClipSegError: a file is missing or cut off, or an entry is malformed; file and task are named.
+    """
+    packer = _Packer()
+    for split, path in files.items():
+        for number, entry in enumerate(iterate_entries(path)):
+            try:
+                packer.add(
+                    split, entry, where=f"{path}: entry {number}", image_ids=image_ids, allow_degenerate=allow_degenerate
+                )
+            except ClipSegError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+    return packer.table()
+
+
+class _Packer:
+    """Checks entries and collects them, in flat arrays from the start."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}
+        self._phrases: list[str] = []
+        self._image_ids = array("q")
+        self._points = array("i")
+        self._polygon_starts = array("q", [0])
+        self._task_starts = array("q", [0])
+
+    def add(self, split: str, entry: Any, *, where: str, image_ids: Collection[int], allow_degenerate: bool) -> None:
+        """Check one entry whole, then add it: a bad one leaves nothing behind."""
+        image_id = _whole_number(entry, "image_id", where, least=0)
+        task_id, phrase = entry.get("task_id"), entry.get("phrase")
+        # Predictions are saved under this name, so it must be one that stays in its folder.
+        if not isinstance(task_id, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", task_id):
+            raise ClipSegError(
+                f"{where}: task_id is {reprlib.repr(task_id)}; expected letters, digits, '_', '-' and '.' as in '2335__1'"
+            )
+        where = f"{where}, task {task_id}"
+        if not isinstance(phrase, str) or not _is_text(phrase):
+            raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text")
+        if image_id not in image_ids:
+            raise ClipSegError(f"{where}: image {image_id} is not in {IMAGES_FILE}; add it there or remove the task")
+        if f"{split}/{task_id}" in self._keys:
+            raise ClipSegError(f"{where}: this task_id is there twice; remove one of the entries")
+        polygons = _polygons(entry.get("Polygons"), where, allow_degenerate=allow_degenerate)
+        self._keys[f"{split}/{task_id}"] = None
+        self._phrases.append(phrase)
+        self._image_ids.append(image_id)
+        for points in polygons:
+            self._points.frombytes(points.tobytes())
+            self._polygon_starts.append(len(self._points) // 2)
+        self._task_starts.append(len(self._polygon_starts) - 1)
+
+    def table(self) -> TaskTable:
+        """All entries so far."""
+        return TaskTable(
+            keys=PackedStrings(self._keys),
+            phrases=PackedStrings(self._phrases),
+            image_ids=np.array(self._image_ids, dtype=np.int64),
+            points=np.array(self._points, dtype=np.int32).reshape(-1, 2),
+            polygon_starts=np.array(self._polygon_starts, dtype=np.int64),
+            task_starts=np.array(self._task_starts, dtype=np.int64),
+        )
+
+
+def _is_text(phrase: str) -> bool:
+    try:
+        phrase.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        return False
+    return True
+
+
+def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDArray[np.int32]]:
+    """`Polygons` of an entry, a list of polygons for each instance. Together they are one target: the nesting is dropped."""
+    if not isinstance(instances, list) or not all(isinstance(instance, list) for instance in instances):
+        raise ClipSegError(f"{where}: Polygons is {reprlib.repr(instances)}; expected instances of polygons of [x, y] points")
+    polygons = [_points(polygon, where) for instance in instances for polygon in instance]
+    if not allow_degenerate:
+        remedy = "mend or remove the task, or take such polygons as PhraseCut's evaluator does with data.allow_degenerate=true"
+        if not polygons:
+            raise ClipSegError(f"{where}: no polygon; {remedy}")
+        fewest = min(map(len, polygons))
+        if fewest < 3:
+            raise ClipSegError(f"{where}: a polygon of {fewest} point{'s' * (fewest != 1)}, expected at least 3; {remedy}")
+    return polygons
+
+
+def _points(polygon: Any, where: str) -> NDArray[np.int32]:
+    try:
+        points = np.asarray(polygon)
+    except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or nested too deep
+        points = np.asarray(None)
+    if isinstance(polygon, list) and not polygon:
+        return np.empty((0, 2), dtype=np.int32)
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "if":
+        raise ClipSegError(f"{where}: polygon {reprlib.repr(polygon)}; expected a list of [x, y] pairs of numbers")
+    farthest = float(np.abs(points.astype(np.float64)).max())
+    if not math.isfinite(farthest) or farthest > FARTHEST_COORDINATE:
+        raise ClipSegError(f"{where}: a polygon with the coordinate {farthest}; expected finite pixel coordinates")
+    return points.astype(np.int32)  # truncates towards zero, as int() does

@@ -1,0 +1,98 @@
+"""What every reader yields: a `Sample` is one image with the tasks asked of it; a `Batch` is several of them, as named fields.
+
+Pixels stay uint8 and at their own size here; they are resized and normalised batched, on the device (`network/preprocess.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One thing to segment in an image.
+
+    Attributes:
+        key: stable over runs, machines and orders, e.g. "test/2335__1": results are aligned by it.
+        phrase: the bare phrase; templates are put around it later.
+        mask: uint8 `[H, W]` of the image's size, 1 inside the target.
+        group: the class over which mIoU averages; on PhraseCut each task is its own (its key).
+        seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
+    """
+
+    key: str
+    phrase: str
+    mask: Tensor
+    group: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image and its tasks.
+
+    Attributes:
+        image_key: stable name of the image, e.g. "2335".
+        image: uint8 RGB `[3, H, W]`.
+        tasks: at least one.
+    """
+
+    image_key: str
+    image: Tensor
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """B images with N tasks in all; image sizes may differ.
+
+    Attributes:
+        images: B tensors, uint8 `[3, H_b, W_b]`.
+        image_keys: B names.
+        image_index: int64 `[N]`, which image each task asks about.
+        keys, phrases, groups: N strings each.
+        masks: N tensors, uint8 `[H, W]` of their image's size.
+        seeds: N integers.
+    """
+
+    images: list[Tensor]
+    image_keys: list[str]
+    image_index: Tensor
+    keys: list[str]
+    phrases: list[str]
+    groups: list[str]
+    masks: list[Tensor]
+    seeds: list[int]
+
+    def __len__(self) -> int:
+        """The number of tasks, N."""
+        return len(self.keys)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on `device`; copies from pinned memory do not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory (called by `DataLoader(pin_memory=True)`)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        images, masks = list(map(move, self.images)), list(map(move, self.masks))
+        return replace(self, images=images, masks=masks, image_index=move(self.image_index))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join samples into a batch; tasks keep the order of their samples."""
+    tasks = [(b, task) for b, sample in enumerate(samples) for task in sample.tasks]
+    return Batch(
+        images=[sample.image for sample in samples],
+        image_keys=[sample.image_key for sample in samples],
+        image_index=torch.tensor([b for b, _ in tasks], dtype=torch.int64),
+        keys=[task.key for _, task in tasks],
+        phrases=[task.phrase for _, task in tasks],
+        groups=[task.group for _, task in tasks],
+        masks=[task.mask for _, task in tasks],
+        seeds=[task.seed for _, task in tasks],
+    )

@@ -1,0 +1,81 @@
+"""Fixtures that several test files use."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# The same examples on every run, on slow machines too.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 200), "yellow": (220, 200, 50)}
+
+
+@pytest.fixture
+def phrasecut_root(tmp_path: Path) -> Callable[..., Path]:
+    """A factory of tiny data sets in PhraseCut's layout.
+
+    `make(n=4, splits=("train", "val", "test", "miniv"), size=(48, 64), folder="images")` writes n JPEGs a split, in turn of
+    size (H, W) and (W, H), each with a gray background and one coloured rectangle for each of its two to four tasks; the phrase
+    is the colour's name, so phrases come back in other images. Image ids count from 1 over all splits; a task id is
+    "<image>__<n>".
+    """
+
+    def make(
+        n: int = 4,
+        *,
+        splits: Sequence[str] = ("train", "val", "test", "miniv"),
+        size: tuple[int, int] = (48, 64),
+        folder: str = "images",
+    ) -> Path:
+        root = tmp_path / "phrasecut"
+        (root / folder).mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        for split in splits:
+            tasks: list[dict[str, Any]] = []
+            for _ in range(n):
+                image_id = len(images) + 1
+                height, width = size if image_id % 2 else size[::-1]
+                images.append({"image_id": image_id, "width": width, "height": height, "split": split, "url": ""})
+                tasks += _write_image(root / folder / f"{image_id}.jpg", image_id, height=height, width=width)
+            (root / f"refer_{split}.json").write_text(json.dumps(tasks))
+        (root / "image_data_split.json").write_text(json.dumps(images))
+        return root
+
+    return make
+
+
+def _write_image(path: Path, image_id: int, *, height: int, width: int) -> list[dict[str, Any]]:
+    pixels = np.full((height, width, 3), 128, dtype=np.uint8)
+    tasks = []
+    names = list(COLOURS)[: 2 + image_id % 3]
+    for number, name in enumerate(names):
+        top, left = height // 8 + image_id % 3, number * width // len(names) + 1
+        bottom, right = top + height // 2, left + width // (len(names) + 1)
+        pixels[top : bottom + 1, left : right + 1] = COLOURS[name]
+        corners = [[left, top], [right + 0.5, top], [right, bottom + 0.9], [left, bottom]]
+        tasks.append(
+            {
+                "task_id": f"{image_id}__{number}",
+                "image_id": image_id,
+                "phrase": name,
+                "ann_ids": [number],
+                "instance_boxes": [[left, top, right - left + 1, bottom - top + 1]],
+                "Polygons": [[corners]],
+                "phrase_structure": {
+                    "name": name,
+                    "attributes": [],
+                    "relation_ids": [],
+                    "relation_descriptions": [],
+                    "type": "name",
+                },
+            }
+        )
+    Image.fromarray(pixels).save(path, quality=95)
+    return tasks
