@@ -1,0 +1,277 @@
+"""Draws the scenes of the embedded mini data: things of 8 categories and 8 colours on textured backgrounds.
+
+Each category has its own outline and its own surface pattern, in a darker shade of its colour, with a period of 6 to 9 pixels,
+so that a single 16-pixel patch shows it. A scene is a pure function of the generator and the kinds asked for.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+Field = NDArray[np.floating[Any]]
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 38, 42),
+    "orange": (244, 138, 28),
+    "yellow": (242, 222, 52),
+    "green": (52, 164, 62),
+    "cyan": (52, 204, 214),
+    "blue": (38, 78, 214),
+    "purple": (132, 48, 176),
+    "pink": (250, 138, 194),
+}
+SIZES: dict[str, int] = {"small": 36, "medium": 54, "large": 78}  # the diameter in pixels
+RELATIONS = ("left of", "right of", "above", "below")
+
+MIN_DISTANCE = 14  # pixels between two centres, from which on their relation is clear
+MIN_VISIBLE = 0.7  # the part of every object that stays uncovered
+PLACEMENT_TRIALS = 20
+SHADE = 0.42  # brightness of the dark phase of a pattern
+RIM_PIXELS = 1.3
+
+
+class Kind(NamedTuple):
+    """What is to be drawn: keys of `CATEGORIES`, `COLOURS` and `SIZES`."""
+
+    category: str
+    colour: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """One thing of a scene.
+
+    Attributes:
+        kind: its category, colour and size.
+        mask: bool `[H, W]`, what is visible of it: in one piece, without holes, at least `MIN_VISIBLE` of the whole.
+        box: the visible part's bounding box (x0, y0, x1, y1) in pixels, both ends inside.
+    """
+
+    kind: Kind
+    mask: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle (x, y) of the box."""
+        x0, y0, x1, y1 = self.box
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A drawing: uint8 RGB `[H, W, 3]`, and what is in it from back to front."""
+
+    image: NDArray[np.uint8]
+    objects: tuple[SceneObject, ...]
+
+
+def relation(subject: SceneObject, reference: SceneObject) -> str | None:
+    """Where `subject` lies as seen from `reference`: one of `RELATIONS`; None where their centres are too close to say."""
+    dx = subject.centre[0] - reference.centre[0]
+    dy = subject.centre[1] - reference.centre[1]
+    if max(abs(dx), abs(dy)) < MIN_DISTANCE:
+        return None
+    if abs(dx) >= abs(dy):
+        return "left of" if dx < 0 else "right of"
+    return "above" if dy < 0 else "below"
+
+
+def draw_scene(rng: np.random.Generator, kinds: Sequence[Kind], *, side: int = 176) -> Scene:
+    """Draw things at random places, later ones in front of earlier ones.
+
+    Args:
+        rng: the source of every choice.
+        kinds: what to draw, from back to front. A thing that finds no place without hiding another too much is left out.
+        side: height and width in pixels. Things have the same size in pixels in every scene.
+
+    Returns:
+        The scene, of `len(kinds)` objects or fewer.
+    """
+    image = _background(rng, side)
+    owner = np.full((side, side), -1, dtype=np.int8)
+    areas: list[int] = []
+    drawn: list[Kind] = []
+    for kind in kinds:
+        colours, coverage = _draw_object(rng, kind)
+        shape = _main_piece(coverage >= 0.5)
+        height, width = shape.shape
+        for _ in range(PLACEMENT_TRIALS):
+            top, left = int(rng.integers(0, side - height + 1)), int(rng.integers(0, side - width + 1))
+            place = (slice(top, top + height), slice(left, left + width))
+            if _keeps_others_visible(owner, areas, place, shape):
+                owner[place][shape] = len(drawn)
+                image[place] += coverage[..., None] * (colours - image[place])
+                areas.append(int(shape.sum()))
+                drawn.append(kind)
+                break
+    noise = rng.standard_normal((side, side, 1), dtype=np.float32) * np.float32(rng.uniform(1.0, 5.0))
+    pixels = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+    masks = [owner == index for index in range(len(drawn))]
+    return Scene(pixels, tuple(SceneObject(kind, mask, _bounding_box(mask)) for kind, mask in zip(drawn, masks, strict=True)))
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def _main_piece(shape: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without single pixels that hang on by a corner, such as the tip of a picket."""
+    pieces, count = ndimage.label(shape)
+    return shape if count == 1 else pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+
+
+def _keeps_others_visible(
+    owner: NDArray[np.int8], areas: Sequence[int], place: tuple[slice, slice], shape: NDArray[np.bool_]
+) -> bool:
+    """Whether all that lies under `shape` stays in one piece, without holes and visible enough."""
+    for index in np.unique(owner[place][shape]):
+        if index < 0:
+            continue
+        visible = owner == index
+        visible[place] &= ~shape
+        if visible.sum() < MIN_VISIBLE * areas[index]:
+            return False
+        x0, y0, x1, y1 = _bounding_box(visible)
+        part = np.pad(visible[y0 : y1 + 1, x0 : x1 + 1], 1)
+        if ndimage.label(part)[1] != 1 or ndimage.label(~part)[1] != 1:
+            return False
+    return True
+
+
+def _background(rng: np.random.Generator, side: int) -> Field:
+    """A desaturated gray with two of: coarse noise, fine noise, a gradient, soft stripes. float32 [side, side, 3]."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) - side / 2
+    angle = rng.uniform(0, 2 * np.pi)
+    along = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+    texture = np.zeros((side, side), dtype=np.float32)
+    for style in rng.permutation(4)[:2]:
+        if style < 2:
+            texture += _smooth_noise(rng, side, cells=(5, 28)[style]) * rng.uniform(8, 22)
+        elif style == 2:
+            texture += along * (rng.uniform(10, 45) / side)
+        else:
+            # Slow and faint beside the patterns of things: a period of 18 to 40 pixels.
+            texture += np.sin(along * (2 * np.pi / rng.uniform(18, 40)), dtype=np.float32) * rng.uniform(6, 16)
+    base = rng.uniform(75, 195) + rng.uniform(-11, 11, size=3)
+    return (texture[..., None] + base).astype(np.float32)
+
+
+def _smooth_noise(rng: np.random.Generator, side: int, *, cells: int) -> Field:
+    grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
+    return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field]:
+    """Draw one thing alone: its colours float32 [h, w, 3] and its antialiased coverage float32 [h, w] in [0, 1]."""
+    outline, pattern = CATEGORIES[kind.category]
+    radius = SIZES[kind.size] / 2 * rng.uniform(0.92, 1.08)
+    # Upright but for some degrees: the direction of its pattern tells a flag from a fence.
+    angle = rng.uniform(-0.16, 0.16)
+    half = int(np.ceil(radius * 1.25))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    u = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+    v = (np.cos(angle) * y - np.sin(angle) * x).astype(np.float32)
+    depth = -outline(u, v, radius)
+    x0, y0, x1, y1 = _bounding_box(depth > -0.5)
+    inside = (slice(y0, y1 + 1), slice(x0, x1 + 1))
+    u, v, depth = u[inside], v[inside], depth[inside]
+    shade = pattern(u + rng.uniform(-2, 2), v + rng.uniform(-2, 2), radius)
+    light = 1 - 0.08 * (u + v) / radius
+    brightness = light * (1 - (1 - SHADE) * shade) * (1 - 0.5 * np.clip(RIM_PIXELS - depth, 0, 1))
+    colour = np.clip(np.array(COLOURS[kind.colour]) + rng.uniform(-12, 12, size=3), 0, 255)
+    return (brightness[..., None] * colour).astype(np.float32), np.clip(depth + 0.5, 0, 1).astype(np.float32)
+
+
+# Outlines: the distance in pixels to the border, negative inside, at (x, y) in a frame where the thing stands upright.
+Shape = Callable[[Field, Field, float], Field]
+
+
+def _rectangle(width: float, height: float) -> Shape:
+    return lambda x, y, radius: np.maximum(np.abs(x) - width * radius, np.abs(y) - height * radius)
+
+
+def _ellipse(width: float, height: float) -> Shape:
+    return lambda x, y, radius: (np.hypot(x / width, y / height) - radius) * min(width, height)
+
+
+def _waving(x: Field, y: Field, radius: float) -> Field:
+    return _rectangle(1.0, 0.6)(x, y - 0.13 * radius * np.sin(x * (3.4 / radius)), radius)
+
+
+def _pickets(x: Field, y: Field, radius: float) -> Field:
+    zigzag = np.abs((x / PERIOD) % 1 - 0.5) * 2 * PERIOD * 0.8
+    return np.maximum(_rectangle(0.95, 0.78)(x, y, radius), -y - 0.78 * radius + zigzag)
+
+
+def _diamond(x: Field, y: Field, radius: float) -> Field:
+    return (np.abs(x) / 0.78 + np.abs(y) - 1.05 * radius) * 0.6
+
+
+def _lobes(x: Field, y: Field, radius: float) -> Field:
+    circles = ((-0.55, 0.18, 0.42), (-0.18, -0.2, 0.48), (0.32, -0.12, 0.46), (0.6, 0.22, 0.38), (0.0, 0.25, 0.46))
+    return np.minimum.reduce([np.hypot(x - cx * radius, y - cy * radius) - r * radius for cx, cy, r in circles])
+
+
+# Surface patterns: 0 where the colour is plain to 1 where it is darkest, at the same coordinates.
+PERIOD = 8.0
+
+
+def _wave(phase: Field) -> Field:
+    """Stripes with soft borders, one a unit of phase."""
+    return np.clip(0.5 + 1.6 * np.sin(2 * np.pi * phase), 0, 1)
+
+
+def _stripes(x: Field, y: Field, radius: float) -> Field:
+    return _wave((y - 0.13 * radius * np.sin(x * (3.4 / radius))) / PERIOD)
+
+
+def _dots(x: Field, y: Field, radius: float) -> Field:
+    row = np.floor(y / PERIOD)
+    return np.clip(3.1 - np.hypot((x + row % 2 * PERIOD / 2) % PERIOD - PERIOD / 2, y % PERIOD - PERIOD / 2), 0, 1)
+
+
+def _chequers(x: Field, y: Field, radius: float) -> Field:
+    return np.clip(0.5 + 2.5 * np.sin(np.pi * x / 4.5) * np.sin(np.pi * y / 4.5), 0, 1)
+
+
+def _bricks(x: Field, y: Field, radius: float) -> Field:
+    row = np.floor(y / 6)
+    across = np.abs(y % 6 - 3)
+    along = np.abs((x + row % 2 * 5.5) % 11 - 5.5)
+    return np.clip(np.maximum(across - 1.9, along - 4.4), 0, 1)
+
+
+def _rings(x: Field, y: Field, radius: float) -> Field:
+    return _wave(np.hypot(x, y) / PERIOD)
+
+
+def _bars(x: Field, y: Field, radius: float) -> Field:
+    return _wave(x / PERIOD + 0.25)
+
+
+def _hatching(x: Field, y: Field, radius: float) -> Field:
+    return _wave((x + y) / (np.sqrt(2) * 7.0))
+
+
+def _plain(x: Field, y: Field, radius: float) -> Field:
+    return np.zeros_like(x)
+
+
+CATEGORIES: dict[str, tuple[Shape, Shape]] = {
+    "flag": (_waving, _stripes),
+    "ladybird": (_ellipse(1.0, 0.74), _dots),
+    "board": (_rectangle(0.8, 0.8), _chequers),
+    "wall": (_rectangle(1.0, 0.6), _bricks),
+    "target": (_ellipse(0.95, 0.95), _rings),
+    "fence": (_pickets, _bars),
+    "kite": (_diamond, _hatching),
+    "cloud": (_lobes, _plain),
+}
