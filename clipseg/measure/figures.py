@@ -1,0 +1,121 @@
+"""Pictures of an evaluation: curves as SVG text that goes inline into a page, samples as JPEG strips.
+
+The same numbers give the same bytes. Colours are Okabe and Ito's, which colour-blind readers can tell apart; every curve has a
+line style of its own as well. Text and axes take the colour of the page around them, so that light and dark pages both work.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipseg.measure.metrics import THRESHOLDS
+
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
+_INK = "#010203"  # stands for the page's text colour, and is replaced by it
+_TRUTH_COLOUR = np.array([230, 159, 0], dtype=np.float32)  # the orange
+_TILE_PX, _GAP_PX = 224, 4
+
+
+def iou_over_threshold(curves: Mapping[str, NDArray[np.float64]], *, threshold: float) -> str:
+    """mIoU, IoU_FG and IoU_BIN over the 49 thresholds, the chosen threshold marked.
+
+    Args:
+        curves: of `metrics.curves`, fractions.
+        threshold: of the tables.
+
+    Returns:
+        One `<svg>` element.
+    """
+    with matplotlib.rc_context(_style("iou")):
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(threshold, color=_INK, linewidth=1, alpha=0.5)
+        axes.plot(THRESHOLDS, 100 * curves["miou"], color=_BLUE, label="mIoU")
+        axes.plot(THRESHOLDS, 100 * curves["iou_fg"], color=_ORANGE, linestyle="--", label="IoU_FG")
+        axes.plot(THRESHOLDS, 100 * curves["iou_bin"], color=_GREEN, linestyle="-.", label="IoU_BIN")
+        axes.set(xlabel="threshold", ylabel="IoU in percent", xlim=(0, 1), ylim=(0, 100))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3)
+        return _svg(figure)
+
+
+def precision_over_recall(curves: Mapping[str, NDArray[np.float64]], *, threshold: float) -> str:
+    """The precision-recall curve that AP integrates, the chosen threshold marked; arguments as in `iou_over_threshold`."""
+    with matplotlib.rc_context(_style("precision-recall")):
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        axes = figure.subplots()
+        precision, recall = 100 * curves["precision"], 100 * curves["recall"]
+        chosen = int(np.abs(THRESHOLDS - threshold).argmin())
+        axes.plot(recall, precision, color=_BLUE, marker=".", markersize=4)
+        axes.plot(
+            recall[chosen], precision[chosen], color=_ORANGE, marker="o", linestyle="", label=f"threshold {threshold:.2f}"
+        )
+        axes.set(xlabel="recall in percent", ylabel="precision in percent", xlim=(0, 100), ylim=(0, 100))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14))
+        return _svg(figure)
+
+
+def _style(salt: str) -> dict[Any, Any]:
+    """Ids that depend on `salt` alone, text that stays text, sizes for a page as wide as a phone."""
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": salt,
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 11,
+        "axes.grid": True,
+        "grid.alpha": 0.2,
+        "legend.frameon": False,
+        "lines.linewidth": 2,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+    return settings | dict.fromkeys(inked, _INK)
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+
+
+def panel(image: NDArray[np.uint8], truth: NDArray[np.uint8], probability: NDArray[np.float32], *, threshold: float) -> bytes:
+    """One sample as a strip of four: photo, truth (orange), heat map of the probability, and the object cut out.
+
+    Args:
+        image: RGB `[H, W, 3]`.
+        truth: `[H, W]`, 0 and 1.
+        probability: `[H, W]`, in [0, 1].
+        threshold: the cut shows pixels with a probability above it.
+
+    Returns:
+        A JPEG file, the longer side of each tile at most 224 pixels.
+    """
+    assert image.shape == (*truth.shape, 3), (image.shape, truth.shape)
+    assert probability.shape == truth.shape, (probability.shape, truth.shape)
+    photo = image.astype(np.float32)
+    truth_overlay = np.where(truth[:, :, None] > 0, 0.4 * photo + 0.6 * _TRUTH_COLOUR, 0.6 * photo)
+    heat = 255 * matplotlib.colormaps["viridis"](probability)[:, :, :3]
+    heat_overlay = 0.25 * photo.mean(axis=2, keepdims=True) + 0.75 * heat
+    cut = np.where(probability[:, :, None] > threshold, photo, 255)
+    tiles = [_tile(pixels) for pixels in (photo, truth_overlay, heat_overlay, cut)]
+    width, height = tiles[0].size
+    strip = Image.new("RGB", (len(tiles) * (width + _GAP_PX) - _GAP_PX, height), "white")
+    for place, tile in enumerate(tiles):
+        strip.paste(tile, (place * (width + _GAP_PX), 0))
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _tile(pixels: NDArray[np.float32]) -> Image.Image:
+    tile = Image.fromarray(np.rint(pixels).astype(np.uint8))
+    scale = min(1.0, _TILE_PX / max(tile.size))
+    size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+    return tile.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,205 @@
+"""What an evaluation leaves on disk: counts per sample under stable keys, and the figures made of them.
+
+A results folder holds `samples.npz` (all of `Results`; enough to make every table, test and figure without model or images),
+`metrics.json` (flat, name -> number) and `provenance.json` (where the numbers come from, for people). Needs no torch.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg.errors import ClipSegError
+from clipseg.files import atomic_write, write_json
+from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
+
+SAMPLES_FILE = "samples.npz"
+_LABELS = ("key", "image_key", "phrase", "group")
+_OFFICIAL = ("official_intersection", "official_union")
+_INTEGERS = ("height", "width", "tp", "fp", "positives", "pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The counts of one evaluation, one row a sample; always sorted by key, whatever order it is made in.
+
+    Attributes:
+        key: str `[N]`, unique and the same in every run: what two runs are aligned by.
+        image_key: str `[N]`, the image the sample is on.
+        phrase: str `[N]`, the prompt.
+        group: str `[N]`, the class that mIoU averages over; on PhraseCut the key.
+        height, width: int `[N]`, size of the truth in pixels.
+        counts: per sample and threshold, at the size the model ran at.
+        official_intersection, official_union: int `[N]`, at `threshold` and the image's original size; None where the benchmark
+            has no such figures.
+        threshold: the one the tables use, one of the 49.
+        seconds: the evaluation took.
+        provenance: JSON-able; `benchmark`, `split`, `experiment`, `config`, `commit`, `versions`, `seed`.
+
+    Raises:
+        ClipSegError: no samples, a key twice, or counts that cannot be.
+    """
+
+    key: NDArray[np.str_]
+    image_key: NDArray[np.str_]
+    phrase: NDArray[np.str_]
+    group: NDArray[np.str_]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+    counts: SampleCounts
+    official_intersection: NDArray[np.int64] | None
+    official_union: NDArray[np.int64] | None
+    threshold: float
+    seconds: float
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        columns = {name: np.asarray(getattr(self, name)) for name in (*_LABELS, "height", "width", *self._official_names())}
+        _check_columns(columns, self.counts)
+        order = np.argsort(columns["key"], kind="stable")
+        keys = columns["key"][order]
+        twice = keys[:-1][keys[1:] == keys[:-1]]
+        if len(twice):
+            raise ClipSegError(f"key {str(twice[0])!r} occurs more than once; merge each shard once, with one key a sample")
+        threshold_index(self.threshold)
+        if not 0 <= self.seconds < float("inf"):
+            raise ClipSegError(f"{self.seconds} seconds; expected a duration")
+        for name, column in columns.items():
+            object.__setattr__(self, name, column[order])
+        object.__setattr__(self, "counts", SampleCounts(*(column[order] for column in self.counts.columns)))
+
+    def _official_names(self) -> tuple[str, ...]:
+        assert (self.official_intersection is None) == (self.official_union is None), "give both official columns or neither"
+        return () if self.official_union is None else _OFFICIAL
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def metrics(self, threshold: float | None = None) -> dict[str, float]:
+        """What `metrics.json` holds: fractions, but for `samples`, `seconds` and thresholds.
+
+        Args:
+            threshold: another than the evaluation's; the official figures, known at that one alone, are then left out.
+
+        Returns:
+            The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
+            `released/<name>`; those of `metrics.official_summary`; `samples`, `seconds`, `threshold`.
+        """
+        chosen = self.threshold if threshold is None else threshold
+        figures: dict[str, float] = {}
+        for definition in DEFINITIONS:
+            prefix = "" if definition == "plain" else f"{definition}/"
+            summary = summarise(self.counts, self.group, definition=definition, threshold=chosen)
+            figures |= {prefix + name: value for name, value in summary.items()}
+        if self.official_intersection is not None and self.official_union is not None and chosen == self.threshold:
+            figures |= official_summary(self.official_intersection, self.official_union)
+        return figures | {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `samples.npz`, `provenance.json` and `metrics.json` into `folder`; the same results give the same bytes."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, *self._official_names())}
+        for name in _INTEGERS:
+            arrays[name] = getattr(self if name in ("height", "width") else self.counts, name).astype(np.int32)
+        arrays |= {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
+        arrays["provenance"] = np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))
+        with atomic_write(Path(folder) / SAMPLES_FILE) as file:
+            np.savez_compressed(file, **arrays)
+        write_json(Path(folder) / "provenance.json", dict(self.provenance))
+        write_json(Path(folder) / "metrics.json", self.metrics())
+
+    @staticmethod
+    def load(path: str | Path) -> "Results":
+        """Read a results folder, or its `samples.npz`.
+
+        Raises:
+            ClipSegError: there is none, or it is damaged or something else.
+        """
+        file = Path(path) / SAMPLES_FILE if Path(path).is_dir() else Path(path)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return _from_arrays(arrays)
+        except FileNotFoundError as error:
+            raise ClipSegError(f"{file}: no such results file; run evaluate.py first, or name its output folder") from error
+        except ClipSegError as error:
+            raise ClipSegError(f"{file}: not consistent ({error}); evaluate again") from error
+        # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ClipSegError(f"{file}: not a results file, or damaged ({reason}); evaluate again") from error
+
+    @staticmethod
+    def merge(shards: Sequence["Results"]) -> "Results":
+        """The whole evaluation from its shards, in any order: the same as if it had been run in one.
+
+        `seconds` is the longest shard's, since shards run side by side.
+
+        Raises:
+            ClipSegError: no shards, shards of different evaluations, or a key in two of them.
+        """
+        if not shards:
+            raise ClipSegError("no results to merge")
+        first = shards[0]
+        for shard in shards[1:]:
+            _check_same_evaluation(first, shard)
+        names = (*_LABELS, "height", "width", *first._official_names())
+        columns: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in names}
+        return replace(
+            first,
+            **columns,
+            counts=SampleCounts.concatenate(shard.counts for shard in shards),
+            seconds=max(shard.seconds for shard in shards),
+        )
+
+
+def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) -> None:
+    samples = len(counts)
+    if samples == 0:
+        raise ClipSegError("no samples to measure; the split or the filter left none")
+    for name, column in columns.items():
+        if column.shape != (samples,) or column.dtype.kind not in ("U" if name in _LABELS else "iu"):
+            raise ClipSegError(
+                f"column '{name}' is {column.dtype} {column.shape}; expected one value for each of {samples} samples"
+            )
+    expected = ((samples, len(THRESHOLDS)), (samples, len(THRESHOLDS)), (samples,), (samples,))
+    if tuple(column.shape for column in counts.columns) != expected:
+        raise ClipSegError(f"counts of shapes {tuple(column.shape for column in counts.columns)}; expected {expected}")
+    falls = all((np.diff(column, axis=1) <= 0).all() for column in (counts.tp, counts.fp))
+    if not falls or min(column.min() for column in (*counts.columns, counts.fn, counts.tn)) < 0:
+        raise ClipSegError("counts below 0, above the pixels there are, or rising with the threshold")
+    if "official_union" in columns:
+        intersection, union = columns["official_intersection"], columns["official_union"]
+        if intersection.min() < 0 or (intersection > union).any():
+            raise ClipSegError("official intersections below 0 or above their unions")
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
+    columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, *_INTEGERS)}
+    for name in _LABELS:
+        columns[name].tolist()  # raises on code points that are none
+    counts = SampleCounts(*(columns.pop(name).astype(np.int64) for name in (field.name for field in fields(SampleCounts))))
+    for name in _OFFICIAL:
+        columns[name] = arrays.get(name)
+    provenance = json.loads(arrays["provenance"].item())
+    if not isinstance(provenance, dict):
+        raise ClipSegError("provenance is no JSON object")
+    return Results(
+        **columns,
+        counts=counts,
+        threshold=arrays["threshold"].item(),
+        seconds=arrays["seconds"].item(),
+        provenance=provenance,
+    )
+
+
+def _check_same_evaluation(one: Results, two: Results) -> None:
+    parts = [
+        {**shard.provenance, "threshold": shard.threshold, "official figures": shard.official_union is not None}
+        for shard in (one, two)
+    ]
+    differing = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))
+    if differing:
+        raise ClipSegError(f"results of different evaluations ({', '.join(differing)} differ); merge shards of one evaluation")
