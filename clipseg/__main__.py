@@ -1,0 +1,46 @@
+"""The command line: `clipseg COMMAND …`, the same as `python -m clipseg`. Each command is a module of `clipseg.commands`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from clipseg import __version__
+from clipseg.door import guarded
+
+# Name -> what it does. The module of a name has `add_arguments(parser)` and `run(arguments) -> exit status`.
+COMMANDS = {
+    "predict": "segment photos by prompts: masks, probability maps, an overlay figure",
+    "classify": "which of some names fits a photo best, by CLIP alone",
+    "data": "check a data set",
+    "export": "write a model as ONNX, for programs without torch",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0 only where all asked for was done, and 2 after an error in what was asked."""
+    return guarded(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="clipseg",
+        description="CLIPSeg: image segmentation using text and image prompts.",
+        epilog="example: clipseg predict photo.jpg 'a dog' sky",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.description = f"{summary[0].upper()}{summary[1:]}."
+        # Only the command that runs is imported: some of them take seconds.
+        if arguments and arguments[0] == name:
+            module = importlib.import_module(f"clipseg.commands.{name.replace('-', '_')}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    return int(parsed.run(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of `clipseg`, a module each: `add_arguments(parser)` and `run(arguments) -> exit status`."""

@@ -1,0 +1,91 @@
+"""What people hand in as a visual prompt: a picture of any kind and a mask of any kind, read and checked at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from clipseg.errors import ClipSegError
+from clipseg.image_io import ImageLike, read_image
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class VisualPrompt:
+    """An object shown instead of named: a support image and the mask of the object in it.
+
+    Attributes:
+        image: uint8 RGB `[3, H, W]`.
+        mask: bool `[H, W]`, True on the object.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+    def __init__(self, image: ImageLike, mask: ImageLike):
+        """Read both.
+
+        Args:
+            image: path, bytes of a file, PIL image, array or tensor.
+            mask: the same kinds; bool, 0 and 1, 0 to 255, or float in [0, 1], the object being what is above half.
+
+        Raises:
+            ClipSegError: one of them cannot be read, their sizes differ, or the mask is empty.
+        """
+        pixels, inside = read_image(image), read_mask(mask)
+        if pixels.shape[1:] != inside.shape:
+            sizes = [f"{width}x{height}" for height, width in (inside.shape, pixels.shape[1:])]
+            raise ClipSegError(
+                f"{_name(mask)}: {sizes[0]} pixels, but its image has {sizes[1]}; draw the mask at the image's size"
+            )
+        if not inside.any():
+            raise ClipSegError(f"{_name(mask)}: empty; mark the object with 255 (or 1, or True)")
+        object.__setattr__(self, "image", pixels)
+        object.__setattr__(self, "mask", inside)
+
+
+def read_mask(source: ImageLike) -> Tensor:
+    """A mask of any kind -> bool `[H, W]`.
+
+    Raises:
+        ClipSegError: unreadable, or values that are neither 0 and 1 nor 0 to 255, as those of a label map.
+    """
+    if isinstance(source, Tensor) and source.ndim == 2:
+        source = source.detach().cpu().numpy()
+    # `labels == 3` summed or cast comes as wide integers, which no image has.
+    if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and not ((source < 0) | (source > 255)).any():
+        source = source.astype(np.uint8)
+    values = read_image(source, name=None if isinstance(source, (str, Path)) else "mask").amax(dim=0)
+    largest = int(values.max())
+    if 1 < largest < 128:
+        raise ClipSegError(
+            f"{_name(source)}: its largest value is {largest}; a mask holds 0 and 1 or 0 to 255 (of a label map, labels == 3)"
+        )
+    return values > (0 if largest == 1 else 127)
+
+
+def _name(source: ImageLike) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "mask"
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """A text and a visual prompt for the same thing: `weight` * text + (1 - `weight`) * visual (facts Sec. 2).
+
+    Raises:
+        ClipSegError: a weight outside [0, 1], or not of these kinds.
+    """
+
+    text: str
+    visual: VisualPrompt
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not isinstance(self.visual, VisualPrompt):
+            kinds = f"{type(self.text).__name__} and {type(self.visual).__name__}"
+            raise ClipSegError(f"Mix of {kinds}; expected a text and a VisualPrompt, in this order")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not 0 <= self.weight <= 1:
+            raise ClipSegError(f"Mix weight {self.weight!r} must be in [0, 1]: the part of the text")
+
+
+Prompt = str | VisualPrompt | Mix | Tensor
