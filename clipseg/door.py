@@ -1,0 +1,88 @@
+"""What the doors share: a user's error becomes one line on standard error and status 2, a config becomes checked settings."""
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clipseg.errors import ClipSegError
+
+T = TypeVar("T")
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def guarded(main: Callable[[], Any]) -> int:
+    """Run `main` and return the process's exit status: its own, or 2 after an error a user can mend, without a traceback."""
+    warnings.showwarning = _one_line_warning
+    try:
+        return main() or 0
+    except KeyboardInterrupt:
+        return _fail("stopped", status=130)
+    except ClipSegError as error:
+        return _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(f"config: {error}")
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _fail(f"{error.filename or 'output'}: {error.strerror}; free the space or choose another folder")
+
+
+def _fail(message: str, *, status: int = 2) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning in one line; where in our code it arose helps no user."""
+    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def launch(run: Callable[[T], None], schema: type[T], *, configs: Path, name: str) -> int:
+    """Compose the config `name` in the folder `configs` from the command line, check it against `schema`, and `run` it.
+
+    In a multirun (`-m`) every job is tried, whatever became of the others.
+
+    Returns:
+        The exit status: 0 only where all went well.
+    """
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    # Hydra's own report of an error is many lines long; with this it raises, and `guarded` makes one line of it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    statuses = []
+
+    def job(composed: DictConfig) -> None:
+        statuses.append(guarded(lambda: run(read_settings(composed, schema))))
+
+    status = guarded(hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job))
+    return max(status, *statuses, 0)
+
+
+def read_settings(config: DictConfig, schema: type[T]) -> T:
+    """The settings a composed config holds, as dataclasses that have checked themselves.
+
+    Raises:
+        ClipSegError: a required key has no value, or the values do not go together.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, schema)
+    return settings
+
+
+def to_yaml(settings: Any) -> str:
+    """Settings as the YAML that a run folder keeps."""
+    return OmegaConf.to_yaml(OmegaConf.structured(settings))

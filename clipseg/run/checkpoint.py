@@ -1,0 +1,104 @@
+"""What makes a run survive: checkpoints that are whole or absent, and the way back into a run.
+
+A checkpoint holds the decoder, the optimiser, the step and the config; not CLIP, which comes from where it came from (its
+checksum
+tells whether it is still the same). Everything random in training is a function of (seed, step), so no generator's state is
+kept.
+"""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipseg.errors import ClipSegError
+from clipseg.files import atomic_write
+from clipseg.network.weights import CHECKPOINT
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors and plain values only) to `path`, atomically."""
+    with atomic_write(path) as file:
+        torch.save(CHECKPOINT | state, file)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        ClipSegError: missing, cut off, damaged, or written by something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ClipSegError(f"{path}: no such checkpoint") from error
+    except Exception as error:  # a damaged archive can fail anywhere in torch's reader
+        raise ClipSegError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); it may be cut off, or not ours"
+        ) from error
+    if not isinstance(state, dict) or {key: state.get(key) for key in CHECKPOINT} != CHECKPOINT:
+        raise ClipSegError(f"{path}: not a checkpoint of train.py (version {CHECKPOINT['version']})")
+    return state
+
+
+def find_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
+    """The state to go on from, or None for a fresh start.
+
+    Args:
+        resume: None; "auto": the newest whole checkpoint in `folder`, if there is one; or a checkpoint file or run folder.
+        folder: the run's own output folder.
+
+    Raises:
+        ClipSegError: a path that does not hold a checkpoint; or `folder` holds a run and nobody said what to do with it.
+    """
+    if resume is None:
+        if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("*.pt")):
+            raise ClipSegError(f"out={folder} already holds a run: go on with it (resume=auto) or choose another folder")
+        return None
+    if resume == "auto":
+        return newest_whole(folder)
+    path = Path(resume)
+    if not path.is_dir():
+        return read_checkpoint(path)
+    state = newest_whole(path)
+    if state is None:
+        raise ClipSegError(f"resume={resume}: no checkpoint under {path / 'checkpoints'}")
+    return state
+
+
+def newest_whole(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint of a run folder that can be read; each damaged one before it is named in a warning."""
+    candidates = [folder / "checkpoints" / "last.pt", *sorted((folder / "checkpoints").glob("step_*.pt"), reverse=True)]
+    damaged = None
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            return read_checkpoint(path)
+        except ClipSegError as error:
+            warnings.warn(f"{error}; looking for an older one", stacklevel=2)
+            damaged = error
+    if damaged is not None:
+        raise ClipSegError(f"{folder}: every checkpoint is damaged; the last error was: {damaged}")
+    return None
+
+
+def check_same_run(state: dict[str, Any], model_config: Any, backbone_checksum: str) -> None:
+    """Raise `ClipSegError` where a checkpoint belongs to another model than the one being trained."""
+    ours, theirs = as_plain(model_config), state["model_config"]
+    # Where the weights lie may change between machines; what they are may not, and the checksum sees to that.
+    differing = [key for key in ours if key != "pretrained" and ours[key] != theirs.get(key)]
+    if differing:
+        found = ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in differing)
+        raise ClipSegError(f"the checkpoint is of another model: {found}; resume with its own config")
+    if state["backbone_checksum"] != backbone_checksum:
+        raise ClipSegError(
+            "the checkpoint was trained on other backbone weights than those loaded now; set model.backbone.pretrained to those"
+        )
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A dataclass as the plain dictionary of lists and scalars that checkpoints and JSON hold."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}

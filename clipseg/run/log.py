@@ -1,0 +1,156 @@
+"""What a run tells while it runs: a progress line, `metrics.jsonl`, and TensorBoard. Only rank 0 writes."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from clipseg.data.sample import Batch
+from clipseg.files import atomic_write
+
+
+class RunLog:
+    """The log of one training run.
+
+    Args:
+        folder: the run folder; None writes nothing (the other processes of a run).
+        steps: how many there are in all.
+        start: how many are done; records of later steps, left by a run that was cut off, are removed.
+        every: steps between two records.
+        processes: how many processes train; images/s counts the images of all.
+    """
+
+    def __init__(self, folder: Path | None, *, steps: int, start: int, every: int, processes: int):
+        self.every, self.processes = every, processes
+        self.folder = folder
+        self.noted: dict[str, float] = {}
+        self.bar: tqdm[Any] = tqdm(
+            total=steps, initial=start, unit="step", disable=folder is None or not sys.stderr.isatty(), leave=True
+        )
+        if folder is not None:
+            self.path = folder / "metrics.jsonl"
+            _keep_until(self.path, start)
+            self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._begin_window()
+
+    def _begin_window(self) -> None:
+        self.since, self.waited, self.images = time.perf_counter(), 0.0, 0
+        self.overlap: Tensor | int = 0
+
+    def training_step(
+        self, step: int, *, lr: float, loss: Tensor, gradient_norm: Tensor, iou: Tensor, batch: Batch, waited: float
+    ) -> None:
+        """Note one step; every `every` steps write a record of those since. Values on the device are read only then."""
+        self.waited += waited
+        self.images += len(batch.images) * self.processes
+        self.overlap = self.overlap + iou
+        self.bar.update()
+        if step % self.every:
+            return
+        elapsed = time.perf_counter() - self.since
+        intersection, union = torch.as_tensor(self.overlap).tolist()
+        self.noted |= {
+            "train/loss": loss.item(),
+            "train/iou_fg": intersection / max(union, 1),
+            "train/lr": lr,
+            "train/gradient_norm": gradient_norm.item(),
+            "speed/images_per_second": self.images / elapsed,
+            "speed/waiting_for_data": self.waited / elapsed,
+            "memory/peak_gib": _peak_gib(loss.device),
+        }
+        loss_text, iou_text = f"{self.noted['train/loss']:.4f}", f"{self.noted['train/iou_fg']:.3f}"
+        line = f"loss {loss_text}  IoU {iou_text}  {self.noted['speed/images_per_second']:.1f} images/s"
+        self.bar.set_postfix_str(line)
+        if self.folder is not None and self.bar.disable and (step // self.every) % 10 == 0:
+            print(f"step {step}/{self.bar.total}  {line}", flush=True)
+        self._begin_window()
+
+    def validation(self, step: int, metrics: dict[str, float], *, curve: Mapping[str, NDArray[np.float64]]) -> None:
+        """Note a validation's figures, and precision over recall."""
+        self.noted |= {f"val/{name}": value for name, value in metrics.items()}
+        if self.folder is not None:
+            found = ~np.isnan(curve["precision"])
+            # TensorBoard's PR plugin also takes the four counts behind each point; it draws from precision and recall alone.
+            unused = np.zeros(int(found.sum()))
+            points = (unused, unused, unused, unused, curve["precision"][found], curve["recall"][found])
+            self.writer.add_pr_curve_raw("val/precision_recall", *points, step, num_thresholds=len(unused))
+        self._begin_window()
+
+    def pictures(self, step: int, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
+        """Show pictures uint8 `[H, W, 3]` (photo, truth, prediction), each with its phrase."""
+        if self.folder is not None:
+            for number, (phrase, picture) in enumerate(pictures):
+                self.writer.add_image(f"val/{number}", picture, step, dataformats="HWC")
+                self.writer.add_text(f"val/{number}", phrase, step)
+
+    def config(self, text: str) -> None:
+        """Note the resolved config, as YAML."""
+        if self.folder is not None:
+            self.writer.add_text("config", f"```yaml\n{text}\n```")
+
+    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Note the settings beside the figures they led to, once, at the end."""
+        if self.folder is not None:
+            values = dict(_flat(config))
+            self.writer.add_hparams(values, {f"final/{name}": value for name, value in metrics.items()}, run_name=".")
+
+    def end_step(self, step: int) -> None:
+        """Write what was noted of this step, if anything: one line of `metrics.jsonl`, and the same scalars to TensorBoard."""
+        if self.noted and self.folder is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step} | self.noted) + "\n")
+            for name, value in self.noted.items():
+                self.writer.add_scalar(name, value, step)
+        self.noted = {}
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+        if self.folder is not None:
+            self.writer.close()
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ("training.lr", 0.001) pairs; what TensorBoard cannot hold, as text."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the records behind `step`, and a last line that was cut off, so that each step is recorded once."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    with atomic_write(path, "w") as file:
+        file.writelines(kept)
+
+
+def _peak_gib(device: torch.device) -> float:
+    """Peak memory so far in GiB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,46 @@
+"""Where a result comes from: the resolved config, the commit, the versions, the seed."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("clipseg", "torch", "torchvision", "open_clip_torch", "numpy", "pillow", "scipy", "hydra-core")
+
+
+def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
+    """What a results file, a run folder and a report say of their origin; plain values only."""
+    return {
+        "config": config,
+        "seed": config.get("seed"),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "device": device,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with "+" where it has changes; None where the package runs from no git checkout."""
+    tree = Path(__file__).resolve().parents[2]
+    try:
+        git = ["git", "-C", str(tree)]
+        top = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+        folder, commit = top.stdout.split()
+        if Path(folder).resolve() != tree:
+            return None
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return commit + ("+" if changed.stdout.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

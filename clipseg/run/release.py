@@ -1,0 +1,53 @@
+"""A finished run -> a folder to publish: the decoder as safetensors, how to build it, and a model card that says what it is."""
+
+import importlib.resources
+from pathlib import Path
+
+import jinja2
+
+from clipseg.errors import ClipSegError
+from clipseg.files import read_json
+from clipseg.measure.tables import format_table
+from clipseg.network.weights import load, save_release
+
+
+def release(run: Path, out: Path, *, licence: str) -> None:
+    """Write the last checkpoint of the run folder `run` into the folder `out`, with the figures of its `eval/` folders.
+
+    Args:
+        run: an output folder of train.py.
+        out: a new or empty folder; gets `model.safetensors`, `config.json`, `README.md`. `clipseg.load` takes it.
+        licence: of the weights, as the hub names it ("mit", "cc-by-4.0", "other").
+
+    Raises:
+        ClipSegError: `run` is no run folder, or `out` holds something already.
+    """
+    if not (run / "provenance.json").is_file() or not (run / "checkpoints").is_dir():
+        raise ClipSegError(f"{run}: not a run folder of train.py (no provenance.json or checkpoints/)")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ClipSegError(f"{out}: exists and is not empty; choose a new folder")
+    model = load(run)
+    origin = read_json(run / "provenance.json")
+    metrics = {path.parent.name: read_json(path) for path in sorted((run / "eval").glob("*/metrics.json"))}
+    data = origin["config"]["data"]
+    card = _template().render(
+        licence=licence,
+        experiment=origin["experiment"],
+        parameters=sum(parameter.numel() for parameter in model.decoder.parameters()),
+        model=model.config,
+        # The root is a path of the machine that trained; the split and the annotations' name are what counts.
+        trained_on=f"{Path(data['root']).name}, split {data['train_split']}, {origin['config']['training']['steps']:,} steps",
+        seed=origin["seed"],
+        commit=origin["commit"],
+        tables={split: format_table(figures) for split, figures in metrics.items()},
+    )
+    save_release(
+        model, out, card=card, extra={"metrics": metrics, "experiment": origin["experiment"], "commit": origin["commit"]}
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(
+        importlib.resources.files("clipseg.run").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    )

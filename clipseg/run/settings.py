@@ -1,0 +1,142 @@
+"""Every setting there is, once: its name, type, default and what is impossible. The YAML files under `configs/` only say
+what differs.
+
+The doors hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipseg.errors import ClipSegError
+
+# Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
+MISSING: Any = "???"
+
+
+@dataclass
+class BackboneSettings:
+    """Which CLIP (`network/clip_weights.py`)."""
+
+    name: str = "ViT-B-16-quickgelu"
+    pretrained: str | None = "openai"
+
+
+@dataclass
+class ModelSettings:
+    """The network (`network/model.py`)."""
+
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    extract_layers: list[int] = field(default_factory=lambda: [3, 7, 9])
+    reduce_dim: int = 64
+    head: str = "plain"
+    decoder: str = "clipseg"
+    image_size: int = 352
+
+
+@dataclass
+class DataSettings:
+    """A data set in PhraseCut's layout (`data/phrasecut.py`)."""
+
+    root: str = MISSING  # a folder, or "mini": the data set that draws itself
+    train_split: str = "train"
+    val_split: str = "miniv"
+    skip_known_bad: bool = True
+    allow_missing: bool = False
+    workers: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("data.workers", self.workers, 0)
+
+
+@dataclass
+class TrainingSettings:
+    """The optimisation (paper Sec. 4; facts Sec. 2)."""
+
+    steps: int = 20000
+    batch_size: int = 64  # phrases a step, over all processes
+    phrases_per_image: int = 1
+    lr: float = 1e-3
+    final_lr: float = 1e-4
+    weight_decay: float = 0.01
+    amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16, fp16
+    log_every: int = 10
+    validate_every: int = 1000
+    validation_images: int | None = None  # the first n images of the split; null: all
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "phrases_per_image", "log_every", "validate_every", "checkpoint_every"):
+            _at_least(f"training.{key}", getattr(self, key), 1)
+        if self.batch_size % self.phrases_per_image:
+            raise ClipSegError(
+                f"training.batch_size={self.batch_size} is no multiple of training.phrases_per_image={self.phrases_per_image}"
+            )
+        if not 0 <= self.final_lr <= self.lr:
+            raise ClipSegError(f"training.final_lr={self.final_lr} must lie between 0 and training.lr={self.lr}")
+        _one_of("training.amp", self.amp, ("auto", "off", "bf16", "fp16"))
+
+
+@dataclass
+class TrainConfig:
+    """All of `train.py`."""
+
+    experiment: str = MISSING
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluate_splits: list[str] = field(default_factory=list)  # evaluated after training, each into OUT/eval/<split>
+    threshold: float = 0.3
+    seed: int = 0
+    device: str = "auto"
+    resume: str | None = None
+    out: str = MISSING
+
+    def __post_init__(self) -> None:
+        _probability("threshold", self.threshold)
+
+
+@dataclass
+class EvaluationData:
+    """Where the benchmark's data lies."""
+
+    root: str | None = None  # a folder, or "mini"; null: what the model was trained on
+    skip_known_bad: bool = True
+    allow_missing: bool = False
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least("data.workers", self.workers, 0)
+
+
+@dataclass
+class EvaluateConfig:
+    """All of `evaluate.py`."""
+
+    checkpoint: str = MISSING
+    benchmark: str = "phrasecut"
+    split: str = "test"
+    data: EvaluationData = field(default_factory=EvaluationData)
+    threshold: float = 0.3
+    save_predictions: str | None = None
+    seed: int = 0  # of the random samples shown in the report
+    device: str = "auto"
+    out: str = MISSING
+
+    def __post_init__(self) -> None:
+        _probability("threshold", self.threshold)
+        _one_of("benchmark", self.benchmark, ("phrasecut",))
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ClipSegError(f"{key}={value} must be at least {least}")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ClipSegError(f"{key}={value!r} is unknown; expected one of {', '.join(allowed)}")
+
+
+def _probability(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ClipSegError(f"{key}={value} must lie in [0, 1]: it is compared with a probability")

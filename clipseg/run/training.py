@@ -1,0 +1,169 @@
+"""Training, in plain sight: the frozen CLIP gives activations and conditions, the decoder learns masks from them."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.sample import Batch
+from clipseg.errors import ClipSegError
+from clipseg.network.model import CLIPSeg
+from clipseg.network.preprocess import prepare_images, resize_masks
+from clipseg.run.checkpoint import as_plain, check_same_run, save_checkpoint
+from clipseg.run.distributed import Processes
+from clipseg.run.loading import training_batches
+from clipseg.run.log import RunLog
+from clipseg.run.settings import TrainingSettings
+
+
+def fit(
+    model: CLIPSeg,
+    data: PhraseCut,
+    *,
+    settings: TrainingSettings,
+    seed: int,
+    workers: int,
+    threshold: float,
+    folder: Path,
+    state: dict[str, Any] | None,
+    validate: Callable[[CLIPSeg, int], float],
+    log: RunLog,
+    processes: Processes,
+) -> None:
+    """Train the decoder of `model` from `state` (None: from the start) to `settings.steps`, with checkpoints under `folder`.
+
+    Step s draws its batch and its dropout from (seed, s) alone, so a run that was stopped goes on as if it never had been.
+
+    Args:
+        threshold: at which the progress line's IoU cuts the probabilities.
+        validate: called with the model and the number of steps done; what it returns decides which checkpoint is the best.
+
+    Raises:
+        ClipSegError: the loss is not finite, a batch cannot be read, or `state` is of another model.
+    """
+    decoder, device = model.decoder, next(model.decoder.parameters()).device
+    optimizer = torch.optim.AdamW(
+        decoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type == "cuda"
+    )
+    amp_dtype = choose_amp(settings.amp, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+    checksum = model.backbone.checksum()
+    start, best = 0, -math.inf
+    if state is not None:
+        check_same_run(state, model.config, checksum)
+        decoder.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        start, best = state["step"], state["best"]
+    if processes.world_size > 1:
+        model.decoder = DistributedDataParallel(decoder)
+
+    batches = training_batches(
+        data,
+        batch_size=settings.batch_size // settings.phrases_per_image,
+        processes=processes,
+        start=start,
+        workers=workers,
+        device=device,
+    )
+    model.train()
+    for step in range(start, settings.steps):
+        waiting = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - waiting
+
+        torch.manual_seed(step_seed(seed, step, processes.rank))
+        lr = learning_rate(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(device.type, amp_dtype) if amp_dtype else contextlib.nullcontext():
+            logits, masks = forward(model, batch)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
+        if not math.isfinite(loss.item()):
+            raise ClipSegError(
+                f"loss is {loss.item()} at step {step}, lr {lr:.3g}, samples {', '.join(batch.keys)}; last checkpoint: {folder}"
+            )
+
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss * processes.share(len(batch))).backward()
+        scaler.unscale_(optimizer)
+        gradient_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()]))
+        scaler.step(optimizer)
+        scaler.update()
+
+        done = step + 1
+        log.training_step(
+            done,
+            lr=lr,
+            loss=loss,
+            gradient_norm=gradient_norm,
+            iou=batch_iou(logits, masks, threshold),
+            batch=batch,
+            waited=waited,
+        )
+        improved = False
+        if done % settings.validate_every == 0 or done == settings.steps:
+            score = validate(model, done)
+            improved, best = score > best, max(score, best)
+            model.train()
+        log.end_step(done)
+        names = ["best.pt"] if improved else []
+        if done % settings.checkpoint_every == 0 or done == settings.steps:
+            names += [f"step_{done:07d}.pt", "last.pt"]
+        if names and processes.is_main:
+            state = {
+                "model": decoder.state_dict(),
+                "model_config": as_plain(model.config),
+                "backbone_checksum": checksum,
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "step": done,
+                "best": best,
+            }
+            for name in names:
+                save_checkpoint(folder / "checkpoints" / name, state)
+    model.decoder = decoder
+
+
+def forward(model: CLIPSeg, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A batch through the network: logits `[N, S, S]` and uint8 masks `[N, S, S]` at the model's image size S."""
+    size = (model.config.image_size, model.config.image_size)
+    activations = model.activations(prepare_images(batch.images, size))
+    logits = model.decode(activations, model.encode_text(batch.phrases), batch.image_index)
+    return logits, resize_masks(batch.masks, size)
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Cosine from `lr` at step 0 to `final_lr` at the end, without warm-up."""
+    return settings.final_lr + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * step / settings.steps)) / 2
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything a process draws in one step; distinct for distinct (seed, step, rank) of any sensible size."""
+    return (seed * 1_000_003 + step) * 65_537 + rank
+
+
+def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type a config names; "auto" is bfloat16 on a GPU that has it, float16 on another, none on the CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if name == "fp16" and device.type == "cpu":
+        raise ClipSegError("training.amp=fp16 needs a GPU; use bf16 or off on the CPU")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@torch.no_grad()
+def batch_iou(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
+    """Intersection and union of a batch at one threshold, summed over its pixels: int64 `[2]`, left on the device."""
+    predicted, truth = logits.sigmoid() > threshold, masks > 0
+    return torch.stack([(predicted & truth).sum(), (predicted | truth).sum()])

@@ -1,0 +1,102 @@
+"""Configs: every experiment composes and is checked; a typo, a wrong type or an impossible value stops a run at its start."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clipseg.door import read_settings, to_yaml
+from clipseg.errors import ClipSegError
+from clipseg.network.model import ModelConfig
+from clipseg.run.settings import EvaluateConfig, TrainConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+
+
+def settings(name: str, schema: type, *overrides: str):
+    """What the door `name` makes of these arguments."""
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = compose(name, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        OmegaConf.set_struct(composed, False)
+        composed.pop("hydra")
+        return read_settings(composed, schema)
+
+
+def train_settings(*overrides: str) -> TrainConfig:
+    return settings("train", TrainConfig, *overrides)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_names_a_model(name):
+    config = train_settings(f"experiment={name}", "data.root=somewhere")
+    assert config.experiment == name
+    model = config.model
+    ModelConfig(
+        backbone=model.backbone.name,
+        extract_layers=tuple(model.extract_layers),
+        reduce_dim=model.reduce_dim,
+        head=model.head,
+        decoder=model.decoder,
+        image_size=model.image_size,
+    )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_says_what_it_is(name):
+    head = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+    assert f"python train.py experiment={name}" in head or (name == "mini" and "python train.py" in head)
+    assert "# Paper:" in head
+
+
+def test_the_paper_s_row_is_the_paper_s_training():
+    config = train_settings("experiment=phrasecut_pc", "data.root=somewhere")
+    training, model = config.training, config.model
+    assert (training.steps, training.batch_size, training.phrases_per_image) == (20000, 64, 1)
+    assert (training.lr, training.final_lr, training.weight_decay) == (1e-3, 1e-4, 0.01)
+    assert (model.backbone.name, model.backbone.pretrained) == ("ViT-B-16-quickgelu", "openai")
+    assert (model.extract_layers, model.reduce_dim, model.head, model.image_size) == ([3, 7, 9], 64, "plain", 352)
+
+
+def test_settings_survive_the_run_folder():
+    config = train_settings("training.steps=7")
+    again = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(to_yaml(config)))
+    assert OmegaConf.to_object(again) == config
+
+
+def test_a_required_path_is_named():
+    with pytest.raises(ClipSegError, match=r"required, and not given: data\.root; add data\.root=VALUE"):
+        train_settings("experiment=phrasecut_pc")
+    with pytest.raises(ClipSegError, match="checkpoint"):
+        settings("evaluate", EvaluateConfig)
+
+
+@pytest.mark.parametrize(
+    "override", ["training.step=3", "model.backbon.name=x", "experiment=nothing", "training.steps=many", "data.workers=1.5"]
+)
+def test_a_typo_or_a_wrong_type_stops(override):
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        train_settings(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.steps=0", "training.steps=0 must be at least 1"),
+        ("training.batch_size=6", "no multiple of training.phrases_per_image=4"),
+        ("training.final_lr=1", "between 0 and training.lr"),
+        ("training.amp=fp8", "expected one of auto, off, bf16, fp16"),
+        ("threshold=1.5", r"threshold=1.5 must lie in \[0, 1\]"),
+        ("data.workers=-1", "data.workers=-1 must be at least 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(override, message):
+    with pytest.raises(ClipSegError, match=message):
+        train_settings(override)

@@ -1,0 +1,179 @@
+"""The two entry points, called as a user calls them: what they leave on disk, and the one line they say of bad input."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import evaluate
+import train
+from clipseg.door import launch
+from clipseg.measure.results import Results
+from clipseg.run.settings import EvaluateConfig, TrainConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+SMALL = [
+    "experiment=mini_random",
+    "model.extract_layers=[1,2]",
+    "model.reduce_dim=16",
+    "model.image_size=64",
+    "training.steps=2",
+    "training.batch_size=4",
+    "training.phrases_per_image=1",
+    "training.validate_every=2",
+    "training.log_every=1",
+    "data.workers=0",
+    "evaluate_splits=[]",
+]
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Run a door with arguments, in an empty folder -> (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(door, *arguments):
+        monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
+        name, schema = ("train", TrainConfig) if door is train else ("evaluate", EvaluateConfig)
+        status = launch(getattr(door, name), schema, configs=CONFIGS, name=name)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def train_here(call, root, *overrides):
+    return call(train, *SMALL, f"data.root={root}", "data.val_split=val", "out=run", *overrides)
+
+
+def test_train_then_evaluate(call, phrasecut_root):
+    root = phrasecut_root(n=2)
+    status, out, err = train_here(call, root, "evaluate_splits=[test]")
+    assert (status, err) == (0, "")
+    assert "IoU_FG" in out
+    run = Path("run")
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt"):
+        assert (run / name).is_file(), name
+    assert list(run.glob("events.out.tfevents.*"))
+    assert json.loads((run / "provenance.json").read_text())["versions"]["torch"]
+
+    status, out, err = call(
+        evaluate, "checkpoint=run", "benchmark=phrasecut", "split=test", "out=again", "save_predictions=masks"
+    )
+    assert (status, err) == (0, "")
+    in_run, again = (json.loads(Path(name, "metrics.json").read_text()) for name in ("run/eval/test", "again"))
+    in_run.pop("seconds"), again.pop("seconds")
+    assert in_run == again, "evaluation after training and evaluate.py agree"
+    assert "<html" in Path("again/report.html").read_text()
+    results = Results.load("again")
+    assert len(list(Path("masks").iterdir())) == len(results)
+    for key, height, width in zip(results.key, results.height, results.width, strict=True):
+        picture = np.asarray(Image.open(Path("masks", f"{key.split('/')[1]}.png")))
+        assert picture.shape == (height, width)
+        assert set(np.unique(picture).tolist()) <= {0, 255}
+
+
+def test_resume_auto_goes_on_and_a_full_folder_is_not_overwritten(call, phrasecut_root):
+    root = phrasecut_root(n=2)
+    assert train_here(call, root)[0] == 0
+    status, _, err = train_here(call, root)
+    assert status == 2
+    assert "resume=auto" in err
+    assert train_here(call, root, "resume=auto", "training.steps=3")[0] == 0
+    assert [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+def cut_json(root):
+    path = root / "refer_train.json"
+    path.write_text(path.read_text()[:200])
+    return path.name
+
+
+def no_polygons(root):
+    tasks = json.loads((root / "refer_train.json").read_text())
+    tasks[0]["Polygons"] = []
+    (root / "refer_train.json").write_text(json.dumps(tasks))
+    return tasks[0]["task_id"]
+
+
+def missing_images(root):
+    (root / "images" / "1.jpg").unlink()
+    return "data.allow_missing=true"
+
+
+def truncated_image(root):
+    path = root / "images" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    (root / "images" / "2.jpg").write_bytes(b"")
+    return ".jpg"
+
+
+@pytest.mark.parametrize("harm", [cut_json, no_polygons, missing_images, truncated_image])
+def test_bad_data_is_one_line(call, phrasecut_root, harm):
+    root = phrasecut_root(n=2)
+    named = harm(root)
+    status, _, err = train_here(call, root, "training.batch_size=8")
+    assert status == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert not list(Path().rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data.root=nowhere"], "nowhere"),
+        (["data.train_split=tets"], "tets"),
+        (["experiment=nothing"], "nothing"),
+        (["training.setps=1"], "setps"),
+        (["training.steps=many"], "training.steps"),
+        (["model.image_size=65"], "65"),
+        (["model.extract_layers=[3,99]"], "99"),
+        (["model.backbone.name=ViT-Z"], "ViT-Z"),
+        (["resume=nothing.pt"], "nothing.pt"),
+        (["device=tpu9"], "tpu9"),
+    ],
+)
+def test_a_bad_argument_is_one_line(call, phrasecut_root, overrides, named):
+    status, _, err = train_here(call, phrasecut_root(n=1), *overrides)
+    assert status == 2
+    assert named in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not Path("run/checkpoints").exists()
+
+
+def test_evaluate_says_what_is_wrong_with_a_checkpoint(call, phrasecut_root):
+    root = phrasecut_root(n=1)
+    assert train_here(call, root)[0] == 0
+    last = Path("run/checkpoints/last.pt")
+    last.write_bytes(last.read_bytes()[:2000])
+    Path("foreign.pt").write_bytes(b"PK not ours")
+    for checkpoint in ("run", str(last), "foreign.pt", "nothing-here"):
+        status, _, err = call(evaluate, f"checkpoint={checkpoint}", "split=test", f"data.root={root}", "out=results")
+        assert (status, err.count("\n")) == (2, 1), err
+        assert not Path("results").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(call, phrasecut_root, monkeypatch):
+    root = phrasecut_root(n=1)
+    assert train_here(call, root)[0] == 0
+    before = Path("run/checkpoints/last.pt").read_bytes()
+
+    def full(handle):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = train_here(call, root, "resume=auto", "training.steps=4")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "No space left" in err
+    assert Path("run/checkpoints/last.pt").read_bytes() == before
+    assert not list(Path("run").rglob("*.part"))

@@ -1,0 +1,188 @@
+"""The loop: it learns, it can stop and go on as if it had not, it says what went wrong, it leaves what it promises."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (imported before the clock of any test runs)
+
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.sample import collate
+from clipseg.errors import ClipSegError
+from clipseg.network.model import create_model
+from clipseg.run.checkpoint import newest_whole
+from clipseg.run.distributed import Processes
+from clipseg.run.log import RunLog
+from clipseg.run.settings import TrainingSettings
+from clipseg.run.training import fit, forward, learning_rate, step_seed
+
+
+def small_model(**options):
+    return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64, **options)
+
+
+def run(root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, state=None, **settings):
+    """Train `steps` steps; `stop_at` stands for a run that was ended early: the schedule is that of `steps`."""
+    model = model or small_model()
+    data = PhraseCut(root, split="train", training=True, seed=3)
+    options = {"batch_size": 4, "validate_every": 1000, "checkpoint_every": 2, "log_every": 1, **settings}
+    training = TrainingSettings(steps=steps, **options)
+    scores = []
+
+    def validate(model, step):
+        scores.append(step)
+        if stop_at is not None and step >= stop_at:
+            raise KeyboardInterrupt
+        return float(step)
+
+    if stop_at is not None:
+        training.validate_every = stop_at
+    with RunLog(folder, steps=steps, start=state["step"] if state else 0, every=1, processes=1) as log:
+        fit(
+            model,
+            data,
+            settings=training,
+            seed=3,
+            workers=workers,
+            threshold=0.3,
+            folder=folder,
+            state=state,
+            validate=validate,
+            log=log,
+            processes=Processes(),
+        )
+    return model
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.decoder.state_dict().items()}
+
+
+def assert_same_weights(one, two):
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    whole = weights(run(root, tmp_path / "whole", steps=6))
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path / "parts", steps=6, stop_at=5)
+    state = newest_whole(tmp_path / "parts")
+    assert state["step"] == 4
+    resumed = run(root, tmp_path / "parts", steps=6, state=state)
+    assert_same_weights(whole, weights(resumed))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_number_of_workers_changes_nothing(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    assert_same_weights(weights(run(root, tmp_path / "0")), weights(run(root, tmp_path / "2", workers=2)))
+
+
+def test_another_seed_is_another_run(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    one, two = weights(run(root, tmp_path / "a")), weights(run(root, tmp_path / "b", model=small_model(seed=1)))
+    assert not torch.equal(one["film.scale.weight"], two["film.scale.weight"])
+
+
+def test_only_the_decoder_learns(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    model = small_model()
+    backbone, decoder = model.backbone.checksum(), weights(model)
+    run(root, tmp_path / "run", model=model)
+    assert model.backbone.checksum() == backbone
+    unmoved = [name for name, before in decoder.items() if torch.equal(before, model.decoder.state_dict()[name])]
+    assert not unmoved, f"parameters that never learn: {unmoved}"
+
+
+def test_one_batch_is_learnt_by_heart(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=1, splits=("train",), size=(64, 64))  # square: the crop is the whole image, every time
+    run(root, tmp_path / "run", steps=150, batch_size=4, phrases_per_image=4, checkpoint_every=150)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[0]["train/iou_fg"] < 0.4
+    assert records[-1]["train/iou_fg"] > 0.8
+
+
+def test_phrases_of_an_image_share_its_backbone_pass(phrasecut_root):
+    root = phrasecut_root(n=2, splits=("train",))
+    data = PhraseCut(root, split="train", training=True, phrases_per_image=4)
+    model = small_model()
+    passes = []
+    model.backbone.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    batch = collate([data[0, 0], data[0, 1]])
+    logits, masks = forward(model, batch)
+    assert passes == [2]
+    assert len(batch) > 2
+    assert logits.shape == masks.shape == (len(batch), 64, 64)
+
+
+def test_loss_that_is_not_finite_stops_with_step_rate_and_samples(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    model = small_model()
+    with torch.no_grad():
+        model.decoder.film.scale.weight.fill_(float("nan"))
+    with pytest.raises(ClipSegError, match=r"loss is nan at step 0, lr 0.001, samples train/"):
+        run(root, tmp_path / "run", model=model)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    run(root, tmp_path / "run")
+    state = newest_whole(tmp_path / "run")
+    other = create_model("mini", None, extract_layers=(1, 2), reduce_dim=32, image_size=64)
+    with pytest.raises(ClipSegError, match=r"another model: reduce_dim=16 \(now 32\)"):
+        run(root, tmp_path / "other", model=other, state=state)
+    with pytest.raises(ClipSegError, match="another model: seed=0"):
+        run(root, tmp_path / "other", model=small_model(seed=1), state=state)
+
+
+def test_checkpoints_hold_the_decoder_and_not_clip(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    model = run(root, tmp_path / "run", steps=4)
+    folder = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pt", "last.pt", "step_0000002.pt", "step_0000004.pt"]
+    state = newest_whole(tmp_path / "run")
+    assert state["step"] == 4
+    assert state["model"].keys() == model.decoder.state_dict().keys()
+    assert state["backbone_checksum"] == model.backbone.checksum()
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_an_older_one(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    run(root, tmp_path / "run", steps=4)
+    folder = tmp_path / "run" / "checkpoints"
+    for name in ("last.pt", "step_0000004.pt"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="looking for an older one"):
+        assert newest_whole(tmp_path / "run")["step"] == 2
+    (folder / "step_0000002.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="older one"), pytest.raises(ClipSegError, match="every checkpoint is damaged"):
+        newest_whole(tmp_path / "run")
+
+
+def test_cosine_from_lr_to_final_lr():
+    settings = TrainingSettings(steps=100, lr=1e-3, final_lr=1e-4)
+    assert learning_rate(0, settings) == 1e-3
+    assert learning_rate(50, settings) == pytest.approx(5.5e-4)
+    assert learning_rate(100, settings) == pytest.approx(1e-4)
+
+
+def test_step_seeds_are_distinct():
+    seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(4)}
+    assert len(seeds) == 3 * 50 * 4
+
+
+def test_autocast_on_the_cpu_stays_close(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    run(root, tmp_path / "fp32")
+    run(root, tmp_path / "bf16", amp="bf16")
+    losses = [
+        [json.loads(line)["train/loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("fp32", "bf16")
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -1,0 +1,99 @@
+"""Train a decoder: `python train.py experiment=NAME [key=value …]`; without arguments the embedded mini experiment.
+
+One process or many (`torchrun --nproc_per_node=N train.py …`), one output folder, `OUT`:
+`config.yaml`, `provenance.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard's files, `eval/<split>/`.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.door import launch, to_yaml
+from clipseg.files import atomic_write, write_json
+from clipseg.measure.tables import format_table
+from clipseg.network.model import create_model
+from clipseg.run.checkpoint import find_resume
+from clipseg.run.distributed import choose_device, started
+from clipseg.run.evaluation import evaluate_into
+from clipseg.run.loading import data_root
+from clipseg.run.log import RunLog
+from clipseg.run.provenance import provenance
+from clipseg.run.settings import TrainConfig
+from clipseg.run.training import fit
+from clipseg.run.validation import Validation
+
+
+def train(config: TrainConfig) -> None:
+    """Build what the config names, train it, and evaluate it on `evaluate_splits`."""
+    device = choose_device(config.device)
+    with started(device) as processes:
+        folder = Path(processes.from_main(config.out))
+        state = find_resume(config.resume, folder)
+        origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
+        root = data_root(config.data.root)
+        reading = {"skip_known_bad": config.data.skip_known_bad, "allow_missing": config.data.allow_missing}
+        data = PhraseCut(
+            root,
+            split=config.data.train_split,
+            training=True,
+            seed=config.seed,
+            phrases_per_image=config.training.phrases_per_image,
+            **reading,
+        )
+        held_out = PhraseCut(root, split=config.data.val_split, training=False, **reading)
+        model = create_model(
+            config.model.backbone.name,
+            config.model.backbone.pretrained,
+            config.model.extract_layers,
+            config.model.reduce_dim,
+            config.model.head,
+            config.model.decoder,
+            image_size=config.model.image_size,
+            seed=config.seed,
+        ).to(device)
+
+        if processes.is_main:
+            with atomic_write(folder / "config.yaml", "w") as file:
+                file.write(to_yaml(config))
+            write_json(folder / "provenance.json", origin)
+        with RunLog(
+            folder if processes.is_main else None,
+            steps=config.training.steps,
+            start=state["step"] if state else 0,
+            every=config.training.log_every,
+            processes=processes.world_size,
+        ) as log:
+            log.config(to_yaml(config))
+            validation = Validation(held_out, config=config, processes=processes, provenance=origin, log=log)
+            fit(
+                model,
+                data,
+                settings=config.training,
+                seed=config.seed,
+                workers=config.data.workers,
+                threshold=config.threshold,
+                folder=folder,
+                state=state,
+                validate=validation,
+                log=log,
+                processes=processes,
+            )
+            log.hparams(asdict(config), validation.metrics)
+        for split in config.evaluate_splits:
+            results = evaluate_into(
+                folder / "eval" / split,
+                model,
+                PhraseCut(root, split=split, training=False, **reading),
+                threshold=config.threshold,
+                processes=processes,
+                workers=config.data.workers,
+                provenance=origin | {"benchmark": "phrasecut", "split": split},
+                seed=config.seed,
+            )
+            if processes.is_main:
+                print(f"\n{split}\n{format_table(results.metrics(), None)}\nreport: {folder / 'eval' / split / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(launch(train, TrainConfig, configs=Path(__file__).parent / "configs", name="train"))
