@@ -14,6 +14,7 @@ COMMANDS = {
     "classify": "which of some names fits a photo best, by CLIP alone",
     "data": "check a data set",
     "export": "write a model as ONNX, for programs without torch",
+    "release": "write the decoder of a run for others to load",
 }
 
 
