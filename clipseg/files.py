@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -26,19 +26,17 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         ClipSegError: the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        # mkstemp makes files private to the user; a result is as public as any other new file.
-        os.chmod(temporary, 0o666 & ~_umask())
         text = "b" not in mode
-        with open(handle, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file:
+        with open(
+            temporary, mode.replace("w", "x"), encoding="utf-8" if text else None, newline="\n" if text else None
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ClipSegError(
@@ -46,16 +44,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             ) from error
         raise
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    """The process's file mode mask (POSIX can only read it by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def write_json(path: str | Path, value: Any) -> None:
