@@ -18,8 +18,9 @@ from clipseg.measure.intensity import Difference, Region, gray_values, intensity
 from clipseg.measure.metrics import official_counts
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import resize_probabilities
-from clipseg.run.distributed import Processes
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.evaluation import predictions
+from clipseg.run.settings import PromptSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def study_split(folder: Path, model: CLIPSeg, data: PhraseCut, settings: CaseSet
 
 def _photos(model: CLIPSeg, data: PhraseCut, items: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
     """Each photo and its probabilities `[N, H, W]` at its own size."""
-    for batch, probabilities in predictions(model, data, items, processes=Processes(), workers=0):
+    for batch, probabilities in predictions(model, data, Conditioner(PromptSettings()), items):
         height, width = batch.masks[0].shape
         yield batch, resize_probabilities(probabilities, (height, width))
 

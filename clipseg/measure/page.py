@@ -1,0 +1,26 @@
+"""Pages from templates beside this file: self-contained, without JavaScript, everything that others wrote escaped."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from clipseg.files import atomic_write
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill `template`, a file of `clipseg/measure`, and write it; its filter `jpeg` makes bytes an inline picture."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("clipseg.measure", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["jpeg"] = lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
+    page = environment.get_template(template).render(**values)
+    with atomic_write(path) as file:
+        # Other people's text may hold halves of surrogate pairs (JSON allows them), which UTF-8 does not.
+        file.write(page.encode("utf-8", errors="replace"))
