@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clipseg.errors import ClipSegError
 from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import normalise, prepare_images, resize_image, resize_masks, resize_probabilities
+from clipseg.network.preprocess import normalise, prepare_images, resize_image, resize_object, resize_probabilities
 from clipseg.prompts.support import Mix, Prompt, VisualPrompt
 from clipseg.prompts.text import fill
 from clipseg.prompts.text import templates as checked_templates
@@ -127,7 +126,7 @@ class Segmenter:
         for start in range(0, len(prompts), CHUNK):
             chunk = prompts[start : start + CHUNK]
             images = torch.stack([resize_image(prompt.image.to(reference.device), size) for prompt in chunk])
-            masks = torch.stack([_resize_object(prompt.mask.to(reference.device), size) for prompt in chunk])
+            masks = torch.stack([resize_object(prompt.mask.to(reference.device), size) for prompt in chunk])
             shown, _ = engineer(images, masks, VARIANTS[DEFAULT_VARIANT], normalise=normalise)
             embedded |= dict(zip(chunk, self.model.encode_image(shown.to(reference)), strict=True))
         return embedded
@@ -199,9 +198,3 @@ def _condition(prompt: Prompt, texts: Mapping[str, Tensor], visuals: Mapping[Vis
     if isinstance(prompt, VisualPrompt):
         return visuals[prompt]
     return texts[prompt] if isinstance(prompt, str) else prompt
-
-
-def _resize_object(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest, as the paper; an object so small that it falls between the samples keeps the pixels it touches."""
-    resized = resize_masks([mask.byte()], size)[0].bool()
-    return resized if resized.any() else F.adaptive_max_pool2d(mask.float()[None], size)[0].bool()

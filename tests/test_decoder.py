@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipseg.network.decoder import Decoder, DecoderBlock, build_decoder, patch_map, refined_head
+from clipseg.network.decoder import Decoder, DecoderBlock, Dropout, build_decoder, patch_map, refined_head
 
 PAPER = {"width": 768, "embed_dim": 512, "patch_size": 16, "depth": 3}
 
@@ -86,7 +86,8 @@ def test_the_condition_enters_before_the_first_block_and_deepest_comes_first():
         block.register_forward_hook(lambda *_, i=index: calls.append(f"block {i}"))
     activations = [torch.full((1, 5, 768), float(layer)) for layer in (3, 7, 9)]
     decoder(activations, torch.randn(1, 512), torch.tensor([0]), (2, 2))
-    assert calls == ["reduce 0: 9", "film", "block 0", "reduce 1: 7", "block 1", "reduce 2: 3", "block 2"]
+    assert [call for call in calls if call.startswith("reduce")] == ["reduce 0: 9", "reduce 1: 7", "reduce 2: 3"]
+    assert [call for call in calls if not call.startswith("reduce")] == ["film", "block 0", "block 1", "block 2"]
 
 
 def test_the_seed_alone_decides_the_initial_weights():
@@ -111,3 +112,26 @@ def test_deconv_is_the_deepest_read_out_without_attention():
     assert difference[0, :16, :16].abs().min() > 0
     assert not difference[0, 16:].any(), "a token's logits must not depend on other tokens"
     assert not difference[0, :, 16:].any()
+
+
+def test_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed():
+    dropout = Dropout(0.1).train()
+    x = torch.ones(101, 103, 7)  # no multiple of four elements
+    torch.manual_seed(0)
+    once = dropout(x)
+    torch.manual_seed(0)
+    assert torch.equal(once, dropout(x))
+    assert not torch.equal(once, dropout(x))
+    assert (once == 0).float().mean() == pytest.approx(0.1, abs=0.005)
+    assert once.mean() == pytest.approx(1, abs=0.005)
+    assert torch.equal(dropout.eval()(x), x)
+    # Neighbours share a draw, not a fate.
+    flat = (dropout.train()(x) == 0).flatten()[: 4 * (x.numel() // 4)].view(-1, 4).float()
+    assert torch.corrcoef(flat.T).fill_diagonal_(0).abs().max() < 0.03
+
+
+def test_dropout_lets_the_gradient_of_what_it_kept_through():
+    x = torch.ones(1000, requires_grad=True)
+    y = Dropout(0.5).train()(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())

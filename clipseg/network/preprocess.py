@@ -43,6 +43,12 @@ def resize_masks(masks: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     return torch.stack([F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0] for mask in masks])
 
 
+def resize_object(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mask of a visual prompt, `[H, W]` -> uint8 `size`: nearest, but an object that falls between the samples is kept."""
+    resized = resize_masks([mask.byte()], size)[0]
+    return resized if resized.any() else F.adaptive_max_pool2d(mask.float()[None], size)[0].byte()
+
+
 def resize_probabilities(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps `[N, H, W]` -> `[N, *size]`, bilinear, corners not aligned: predictions at an image's own size."""
     if probabilities.shape[-2:] == size:
