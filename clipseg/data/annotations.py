@@ -231,7 +231,7 @@ def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDA
     """`Polygons` of an entry, a list of polygons for each instance. Together they are one target: the nesting is dropped."""
     if not isinstance(instances, list) or not all(isinstance(instance, list) for instance in instances):
         raise ClipSegError(f"{where}: Polygons is {reprlib.repr(instances)}; expected instances of polygons of [x, y] points")
-    polygons = [_points(polygon, where) for instance in instances for polygon in instance]
+    polygons = [polygon_points(polygon, where) for instance in instances for polygon in instance]
     if not allow_degenerate:
         remedy = "mend or remove the task, or take such polygons as PhraseCut's evaluator does with data.allow_degenerate=true"
         if not polygons:
@@ -242,7 +242,12 @@ def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDA
     return polygons
 
 
-def _points(polygon: Any, where: str) -> NDArray[np.int32]:
+def polygon_points(polygon: Any, where: str) -> NDArray[np.int32]:
+    """A polygon as JSON spells it, `[[x, y], ...]` -> int32 `[points, 2]`, truncated as PhraseCut's evaluator does.
+
+    Raises:
+        ClipSegError: something else, or coordinates that are not finite.
+    """
     try:
         points = np.asarray(polygon)
     except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or nested too deep

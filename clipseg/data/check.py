@@ -116,11 +116,7 @@ def _points_outside(split: str, tasks: TaskTable, images: dict[int, ImageRecord]
 
 def _photo(path: Path, record: ImageRecord, *, decode: bool) -> Iterator[Finding]:
     try:
-        if decode:
-            height, width = read_image(path, exif=False).shape[1:]
-        else:
-            with open_pil(path) as image:
-                width, height = image.size
+        width, height = photo_size(path, decode=decode)
     except ClipSegError as error:
         yield Finding("error", "unreadable", str(error))
         return
@@ -128,3 +124,16 @@ def _photo(path: Path, record: ImageRecord, *, decode: bool) -> Iterator[Finding
         is_known = record.image_id in KNOWN_BAD_IMAGES
         text = f"{path}: {width}x{height} pixels, annotated as {record.width}x{record.height}"
         yield Finding("info" if is_known else "error", "size", text)
+
+
+def photo_size(path: Path, *, decode: bool) -> tuple[int, int]:
+    """Width and height of a photo in pixels; with `decode` only of a photo that is whole.
+
+    Raises:
+        ClipSegError: missing, no image, or damaged.
+    """
+    if decode:
+        height, width = read_image(path, exif=False).shape[1:]
+        return width, height
+    with open_pil(path) as image:
+        return image.size

@@ -1,4 +1,4 @@
-"""Where PhraseCut's layout keeps its files: the splits a folder holds, and each photo's folder. Opens none of them."""
+"""Which layout a folder has, and where PhraseCut's keeps its files: its splits, and each photo's folder. Opens none of them."""
 
 import os
 from collections.abc import Iterable
@@ -16,6 +16,59 @@ KNOWN_BAD_IMAGES = frozenset({
     286093, 61530, 150333, 286065, 285814, 498187, 285761, 498042,
 })
 # fmt: on
+
+
+# Layout -> what it looks like; in the order in which a folder is asked for them.
+LAYOUTS = {
+    "phrasecut": f"PhraseCut's layout ({IMAGES_FILE}, refer_<split>.json, images/<id>.jpg)",
+    "pascal": "Pascal VOC's layout (VOC2012 with ImageSets/Segmentation, JPEGImages, SegmentationClass)",
+    "coco": "COCO's layout (annotations/instances_<split>.json, <split>/<photo>.jpg)",
+    "lvis": "LVIS's layout (lvis_v1_<split>.json, COCO's train2017 and val2017)",
+    "folder": "a folder of your own (<split>.jsonl)",
+}
+
+
+def find_layouts(root: Path) -> tuple[str, ...]:
+    """The layouts of `LAYOUTS` a folder has: COCO and LVIS share photos, and so perhaps a folder.
+
+    Raises:
+        ClipSegError: no such folder.
+    """
+    if not root.is_dir():
+        raise ClipSegError(f"data.root={root}: no such folder; set data.root to the folder of the data set")
+    found = {
+        "phrasecut": (root / IMAGES_FILE).is_file() and any(root.glob("refer_*.json")),
+        "pascal": voc_folder(root) is not None,
+        "coco": bool(annotation_files(root, "instances_")),
+        "lvis": bool(annotation_files(root, "lvis_v1_")),
+        "folder": any(root.glob("*.jsonl")),
+    }
+    return tuple(layout for layout in LAYOUTS if found[layout])
+
+
+def voc_folder(root: Path) -> Path | None:
+    """The folder VOC2012 in, above or two below `root` (its archive unpacks to VOCdevkit/VOC2012); None where there is none."""
+    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (folder / "ImageSets" / "Segmentation").is_dir() and (folder / "SegmentationClass").is_dir():
+            return folder
+    return None
+
+
+def annotation_files(root: Path, prefix: str) -> dict[str, Path]:
+    """The splits that COCO's or LVIS's annotation files are of: "val2014" -> `instances_val2014.json`."""
+    paths = sorted([*(root / "annotations").glob(f"{prefix}*.json"), *root.glob(f"{prefix}*.json")])
+    return {path.stem.removeprefix(prefix): path for path in paths}
+
+
+def wrong_layout(root: Path, wanted: str) -> ClipSegError:
+    """The error that `root` is not of layout `wanted`; it says which it is, or else what is there."""
+    if not root.is_dir():
+        return ClipSegError(f"data.root={root}: no such folder; set data.root to the folder of {LAYOUTS[wanted]}")
+    layouts = [LAYOUTS[layout] for layout in find_layouts(root) if layout != wanted]
+    names = sorted(path.name for path in root.glob("*"))
+    listing = ", ".join(names[:8]) + " ..." * (len(names) > 8)
+    found = " and ".join(layouts) or listing or "nothing"
+    return ClipSegError(f"data.root={root}: not {LAYOUTS[wanted]}; found {found}")
 
 
 def split_files(root: Path, split: str) -> dict[str, Path]:
@@ -43,11 +96,7 @@ def find_splits(root: Path) -> dict[str, Path]:
     # refer_input_<split>.json repeats the phrases without their ground truth.
     splits = {path.stem.removeprefix("refer_"): path for path in paths if not path.stem.startswith("refer_input_")}
     if not splits or not (root / IMAGES_FILE).is_file():
-        found = sorted(path.name for path in root.glob("*"))
-        raise ClipSegError(
-            f"data.root={root}: not PhraseCut's layout ({IMAGES_FILE}, refer_<split>.json, images/<id>.jpg); "
-            f"found {', '.join(found[:8]) or 'nothing'}{' ...' * (len(found) > 8)}"
-        )
+        raise wrong_layout(root, "phrasecut")
     return splits
 
 

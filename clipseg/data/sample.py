@@ -11,6 +11,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """Another image that shows what a task asks for: the visual prompt of one-shot segmentation and of PhraseCut+.
+
+    Attributes:
+        image: uint8 RGB `[3, H, W]`.
+        mask: uint8 `[H, W]`, 1 on the object; not empty.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One thing to segment in an image.
 
@@ -20,6 +33,7 @@ class Task:
         mask: uint8 `[H, W]` of the image's size, 1 inside the target.
         group: the class over which mIoU averages; on PhraseCut each task is its own (its key).
         seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
+        support: its visual prompt; None where text alone counts.
     """
 
     key: str
@@ -27,6 +41,7 @@ class Task:
     mask: Tensor
     group: str
     seed: int
+    support: Support | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +52,13 @@ class Sample:
         image_key: stable name of the image, e.g. "2335".
         image: uint8 RGB `[3, H, W]`.
         tasks: at least one.
+        valid: uint8 `[H, W]`, 0 where the annotators left open what a pixel shows and it is not counted; None: all count.
     """
 
     image_key: str
     image: Tensor
     tasks: Sequence[Task]
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +72,8 @@ class Batch:
         keys, phrases, groups: N strings each.
         masks: N tensors, uint8 `[H, W]` of their image's size.
         seeds: N integers.
+        supports: N visual prompts, None where a task has none.
+        valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; None where all of an image's count.
     """
 
     images: list[Tensor]
@@ -65,6 +84,8 @@ class Batch:
     groups: list[str]
     masks: list[Tensor]
     seeds: list[int]
+    supports: list[Support | None]
+    valid: list[Tensor | None]
 
     def __len__(self) -> int:
         """The number of tasks, N."""
@@ -79,8 +100,14 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        images, masks = list(map(move, self.images)), list(map(move, self.masks))
-        return replace(self, images=images, masks=masks, image_index=move(self.image_index))
+        return replace(
+            self,
+            images=list(map(move, self.images)),
+            masks=list(map(move, self.masks)),
+            image_index=move(self.image_index),
+            supports=[s and Support(image=move(s.image), mask=move(s.mask)) for s in self.supports],
+            valid=[None if valid is None else move(valid) for valid in self.valid],
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -95,4 +122,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         groups=[task.group for _, task in tasks],
         masks=[task.mask for _, task in tasks],
         seeds=[task.seed for _, task in tasks],
+        supports=[task.support for _, task in tasks],
+        valid=[sample.valid for sample in samples],
     )

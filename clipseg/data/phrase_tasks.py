@@ -1,0 +1,184 @@
+"""Phrases and masks on images -> `Sample`s: order, crops, negatives and supports, the same for every data set of phrases.
+
+Item i of epoch e is a pure function of (seed, e, i): no state is kept between items but a cache, so workers, processes and
+resumed runs all see the same stream. A reader says what its tasks are and how a photo and a mask are read.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from clipseg.data.phrase_index import PhraseIndex
+from clipseg.data.plan import EpochPlan, group_by_image, shuffled_by_image
+from clipseg.data.sample import Sample, Support, Task
+from clipseg.data.transforms import random_square_crop
+from clipseg.errors import ClipSegError
+
+PhraseFilter = Callable[[Sequence[str]], NDArray[np.bool_]]
+
+
+class PhraseTasks(Dataset[Sample], ABC):
+    """T tasks, each a phrase and a mask on one of I images.
+
+    For training an item is up to `phrases_per_image` tasks of one image under one random square crop, in a new order each
+    epoch; otherwise it is one whole image with all its tasks, in their order.
+
+    Args:
+        keys: T stable, unique names.
+        phrases: T bare phrases.
+        images: `[T]`, the id of each task's image, numbers or strings.
+        task_rows: int64 `[R]`, the tasks in use.
+        training: shuffle and crop.
+        seed: of order, crops and all later choices.
+        phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
+        negatives: how often a task gets another phrase and an empty mask; PhraseCut+ 0.2 (training).
+        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
+            not in evaluation.
+        where: how errors call the data, such as its folder and split.
+
+    Attributes:
+        image_ids: `[I]`, in the order the images first appear in.
+        task_rows: the tasks in use.
+
+    Raises:
+        ClipSegError: a setting that cannot be, or no tasks.
+
+    Source: the paper, Sec. 4.1, and the released settings (crop, support, negatives).
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Sequence[str],
+        phrases: Sequence[str],
+        images: NDArray[Any],
+        task_rows: NDArray[np.int64],
+        training: bool,
+        seed: int,
+        phrases_per_image: int,
+        negatives: float,
+        visual_support: bool,
+        where: str,
+    ) -> None:
+        if phrases_per_image < 1:
+            raise ClipSegError(f"training.phrases_per_image={phrases_per_image}; expected at least 1 (the paper's)")
+        if seed < 0:
+            raise ClipSegError(f"seed={seed}; expected a whole number of at least 0")
+        if not len(task_rows):
+            raise ClipSegError(f"{where} has no task with an image; choose another split or fetch the data again")
+        self.training = training
+        self.seed = seed
+        self.phrases_per_image = phrases_per_image
+        self.negatives = negatives
+        self.visual_support = visual_support
+        self.task_rows = task_rows
+        self._keys = keys
+        self._phrases = phrases
+        if negatives or visual_support:
+            self._index_phrases(where)
+        self._index_images(images)
+        self._last_plan: tuple[int, EpochPlan] | None = None
+        self._n_items = len(self.epoch_plan(0))
+
+    def _index_phrases(self, where: str) -> None:
+        self._index = PhraseIndex(self._phrases, self.task_rows)
+        if self.negatives and len(self._index.phrases) < 2:
+            raise ClipSegError(f"{where} has one phrase, and so no negatives; set data.negatives=0")
+        if self.visual_support and not self.training:
+            # Without text a task can only be asked by another that shows the same.
+            repeated = [len(self._index.rows(self._index.number(row))) > 1 for row in self.task_rows.tolist()]
+            self.task_rows = self.task_rows[repeated]
+            if not len(self.task_rows):
+                raise ClipSegError(f"{where} has no phrase that occurs twice, and so no visual prompts")
+
+    def _index_images(self, images: NDArray[Any]) -> None:
+        """Number the images in the order they first appear in, and gather each one's tasks."""
+        ids, first, inverse = np.unique(images[self.task_rows], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        self.image_ids = ids[order]
+        self._image_of_task = np.full(len(images), -1)
+        self._image_of_task[self.task_rows] = np.argsort(order)[inverse]
+
+    def __len__(self) -> int:
+        """The number of items, the same in every epoch."""
+        return self._n_items
+
+    def epoch_plan(self, epoch: int) -> EpochPlan:
+        """Which tasks make up each item of an epoch; the last plan asked for is kept."""
+        if self._last_plan is None or self._last_plan[0] != epoch:
+            rows, images = self.task_rows, self._image_of_task
+            if self.training:
+                plan = shuffled_by_image(rows, images, most=self.phrases_per_image, seed=self.seed, epoch=epoch)
+            else:
+                plan = group_by_image(rows, images, most=len(rows))
+            self._last_plan = (epoch, plan)
+        return self._last_plan[1]
+
+    def __getitem__(self, index: tuple[int, int] | int) -> Sample:
+        """Read one item.
+
+        Args:
+            index: `(epoch, item)`, as `StreamSampler` yields; a bare item is one of epoch 0.
+
+        Raises:
+            ClipSegError: the photo or a mask is damaged, gone, or not of the annotated size.
+        """
+        epoch, item = index if isinstance(index, tuple) else (0, index)
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of {len(self)}")
+        rows = self.epoch_plan(epoch)[item].tolist()
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, item)))
+        number = int(self._image_of_task[rows[0]])
+        image = self._read_image(number)
+        height, width = image.shape[1:]
+        masks = [self._read_mask(row, height, width) for row in rows]
+        if self.training:
+            top, left, side = random_square_crop(masks[0], rng)
+            image = image[:, top : top + side, left : left + side].contiguous()
+            masks = [np.ascontiguousarray(mask[top : top + side, left : left + side]) for mask in masks]
+        tasks = [self._task(row, torch.from_numpy(mask), rng) for row, mask in zip(rows, masks, strict=True)]
+        return Sample(image_key=str(self.image_ids[number]), image=image, tasks=tasks)
+
+    def _task(self, row: int, mask: torch.Tensor, rng: np.random.Generator) -> Task:
+        """One task, and what PhraseCut+ makes of it: perhaps another phrase with nothing to find, perhaps a support sample."""
+        key, phrase, support = self._keys[row], self._phrases[row], None
+        if self.negatives or self.visual_support:
+            number = self._index.number(row)
+            if self.negatives and rng.random() < self.negatives:
+                number = self._negative(row, rng)
+                phrase, mask = str(self._index.phrases[number]), torch.zeros_like(mask)
+            if self.visual_support:
+                support = self._support(self._index.rows(number), row, rng)
+        return Task(key=key, phrase=phrase, mask=mask, group=self._group(row), seed=int(rng.integers(2**63)), support=support)
+
+    def _support(self, candidates: NDArray[np.int64], row: int, rng: np.random.Generator) -> Support | None:
+        """A sample of the same phrase, where it occurs more than once; in training possibly the task itself, as released."""
+        if len(candidates) < 2:
+            return None
+        if not self.training:
+            candidates = candidates[candidates != row]
+        chosen = int(rng.choice(candidates))
+        image = self._read_image(int(self._image_of_task[chosen]))
+        mask = torch.from_numpy(self._read_mask(chosen, image.shape[1], image.shape[2]))
+        return Support(image=image, mask=mask) if mask.any() else None
+
+    def _negative(self, row: int, rng: np.random.Generator) -> int:
+        """The number of a phrase that is not the task's: as often as it occurs, as released."""
+        return self._index.another(self._index.number(row), rng)
+
+    def _group(self, row: int) -> str:
+        """The class that mIoU averages over: by default each task is its own."""
+        return self._keys[row]
+
+    @abstractmethod
+    def _read_image(self, number: int) -> torch.Tensor:
+        """The photo `image_ids[number]`, uint8 RGB `[3, H, W]`."""
+
+    @abstractmethod
+    def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        """The mask of a task, uint8 `[height, width]` of 0 and 1; the size is the photo's."""
