@@ -1,6 +1,7 @@
 """Evaluate trained weights: `python evaluate.py checkpoint=RUN|WEIGHTS benchmark=NAME [key=value …]`.
 
-Writes `metrics.json`, `samples.npz`, `provenance.json` and `report.html` into `OUT`, and prints the table beside the paper's.
+Writes `metrics.json`, `provenance.json`, `report.html` and the numbers of each sample (`.npz`) into `OUT`, and prints the table
+beside the paper's.
 """
 
 import sys
@@ -10,13 +11,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 import clipseg
-from clipseg.data.phrasecut import PhraseCut
 from clipseg.door import launch
 from clipseg.errors import ClipSegError
-from clipseg.measure.paper import paper_values
-from clipseg.measure.tables import format_table
+from clipseg.run.benchmarks import BENCHMARKS, Job
 from clipseg.run.distributed import choose_device, started
-from clipseg.run.evaluation import evaluate_into
 from clipseg.run.loading import data_root
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import EvaluateConfig
@@ -33,33 +31,18 @@ def evaluate(config: EvaluateConfig) -> None:
             raise ClipSegError(
                 f"{config.checkpoint} does not say what it was trained on; add data.root=FOLDER (or data.root=mini)"
             )
-        data = PhraseCut(
-            data_root(root),
-            split=config.split,
-            training=False,
-            skip_known_bad=config.data.skip_known_bad,
-            allow_missing=config.data.allow_missing,
-        )
-        origin = provenance(asdict(config), str(device)) | {
-            "benchmark": config.benchmark,
-            "split": config.split,
-            "experiment": experiment,
-        }
-        folder = Path(processes.from_main(config.out))
-        results = evaluate_into(
-            folder,
-            model,
-            data,
-            threshold=config.threshold,
+        origin = provenance(asdict(config), str(device))
+        job = Job(
+            config=config,
+            model=model,
+            root=data_root(root),
+            folder=Path(processes.from_main(config.out)),
+            origin=origin | {"benchmark": config.benchmark, "split": config.split, "experiment": experiment},
             processes=processes,
-            workers=config.data.workers,
-            provenance=origin,
-            seed=config.seed,
-            save_predictions=Path(config.save_predictions) if config.save_predictions else None,
         )
+        BENCHMARKS[config.benchmark](job)
         if processes.is_main:
-            print(format_table(results.metrics(), paper_values(str(experiment), config.benchmark)))
-            print(f"report: {folder / 'report.html'}")
+            print(f"report: {job.folder / 'report.html'}")
 
 
 def training_run(checkpoint: str) -> tuple[str | None, str | None]:

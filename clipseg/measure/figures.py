@@ -5,7 +5,7 @@ line style of its own as well. Text and axes take the colour of the page around 
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -58,6 +58,43 @@ def precision_over_recall(curves: Mapping[str, NDArray[np.float64]], *, threshol
         axes.set(xlabel="recall in percent", ylabel="precision in percent", xlim=(0, 100), ylim=(0, 100))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14))
         return _svg(figure)
+
+
+def delta_bars(
+    names: Sequence[str], means: Sequence[float], intervals: Sequence[tuple[float, float]], paper: Sequence[float | None]
+) -> str:
+    """Bars of a change in points, a name each, first on top, with 95% intervals, and the paper's value as a diamond.
+
+    Args:
+        names: of the bars.
+        means: in points.
+        intervals: low and high ends; both the mean where there is none.
+        paper: None where the paper has no such bar.
+
+    Returns:
+        One `<svg>` element.
+    """
+    with matplotlib.rc_context(_style("deltas")):
+        figure = Figure(figsize=(7.2, 0.8 + 0.32 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(names))
+        errors = [[mean - low for mean, (low, _) in zip(means, intervals, strict=True)]]
+        errors.append([high - mean for mean, (_, high) in zip(means, intervals, strict=True)])
+        axes.barh(places, means, xerr=errors, color=_BLUE, ecolor=_INK, capsize=3, label="ours, 95% interval")
+        printed = [(value, place) for value, place in zip(paper, places, strict=True) if value is not None]
+        if printed:
+            axes.plot(*zip(*printed, strict=True), color=_ORANGE, marker="D", linestyle="", label="paper")
+        axes.axvline(0, color=_INK, linewidth=1)
+        axes.set(xlabel="ΔP(object) in points", yticks=places, yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return _svg(figure)
+
+
+def tile_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """One picture, RGB `[H, W, 3]`, as a JPEG file, its longer side at most 224 pixels."""
+    file = io.BytesIO()
+    _tile(pixels.astype(np.float32)).save(file, "JPEG", quality=85)
+    return file.getvalue()
 
 
 def _style(salt: str) -> dict[Any, Any]:

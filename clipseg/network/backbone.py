@@ -5,6 +5,7 @@ early, take
 any input size the patch divides, and resample the positions as the paper does. Nothing here knows of decoders or data sets.
 """
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +18,10 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, tex
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
+from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
 
 Tokenizer = Callable[[list[str]], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Activations(tuple[Tensor, ...]):
@@ -87,11 +90,42 @@ class CLIPBackbone(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """CLIP's image embedding, by the whole tower: normalised float `[N, 3, H, W]` -> `[N, E]`, not normalised."""
         tokens, _ = self._embed(images)
-        visual = self.clip.visual
-        for block in visual.transformer.resblocks:
+        for block in self.clip.visual.transformer.resblocks:
             tokens = run_block(block, tokens)
-        # The norm works token by token, so that of the class token is all that pooling needs.
-        return visual.ln_post(tokens[:, 0]) @ visual.proj
+        return self._embedding(tokens)
+
+    @torch.no_grad()
+    def encode_masked_image(
+        self, images: Tensor, masks: Tensor, *, layers: str = "last", rows: str = "cls", how: str = "minus_infinity"
+    ) -> Tensor:
+        """As `encode_image`, with the attention to patches outside an object's mask held back ("CLIP mask" of Tab. 2).
+
+        A patch belongs to the object when at least one of its pixels does; the class token is always seen.
+
+        Args:
+            images: float `[N, 3, H, W]`, normalised.
+            masks: `[N, H, W]`, bool or 0 and 1.
+            layers: "last" (layer 11 of ViT-B/16) or "all".
+            rows: whose attention is held back: "cls", the class token's alone, or "all" tokens'.
+            how: "scores_times_mask", as released, or "minus_infinity", as described (`attention_mask.masked_attention`).
+        """
+        check_masking(layers, rows, how)
+        blocks = self.clip.visual.transformer.resblocks
+        if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
+            raise ClipSegError(
+                f"backbone {self.name!r} attends in a way of its own, which cannot be masked; choose another ViT"
+            )
+        tokens, _ = self._embed(images)
+        visible = visible_tokens(images, masks, self.patch_size)
+        masked = functools.partial(masked_attention, visible=visible, rows=rows, how=how)
+        for index, block in enumerate(blocks):
+            is_masked = layers == "all" or index == self.depth - 1
+            tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
+        return self._embedding(tokens)
+
+    def _embedding(self, tokens: Tensor) -> Tensor:
+        """The last block's tokens -> `[N, E]`. The norm works token by token, so that of the class token is all it takes."""
+        return self.clip.visual.ln_post(tokens[:, 0]) @ self.clip.visual.proj
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -110,7 +144,7 @@ class CLIPBackbone(nn.Module):
             return clip.encode_text(tokens)
         x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
         for block in clip.transformer.resblocks:
-            x = run_block(block, x, causal=True)
+            x = run_block(block, x, attend=causal_attention)
         x = text_global_pool(clip.ln_final(x), tokens, clip.text_pool_type)
         return clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
 
@@ -162,16 +196,22 @@ class CLIPBackbone(nn.Module):
         return torch.cat([cls, patches.flatten(1).T])
 
 
-def run_block(block: nn.Module, x: Tensor, *, causal: bool = False) -> Tensor:
-    """One pre-norm transformer block of open_clip on tokens `[B, T, C]`: its own modules, attention without the detours."""
+causal_attention: Attention = functools.partial(F.scaled_dot_product_attention, is_causal=True)
+
+
+def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_product_attention) -> Tensor:
+    """One pre-norm transformer block of open_clip on tokens `[B, T, C]`: its own modules, attention without the detours.
+
+    `attend` takes queries, keys and values `[B, heads, T, C / heads]` and returns what each token gathers, in the same shape.
+    """
     if not isinstance(block, ResidualAttentionBlock):
-        assert not causal, "only open_clip's plain text blocks are run causally"
+        assert attend is F.scaled_dot_product_attention, "only open_clip's plain blocks attend as they are told"
         return block(x)
     attention = block.attn
     b, t, c = x.shape
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.view(b, t, 3, attention.num_heads, c // attention.num_heads).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).reshape(b, t, c)
+    mixed = attend(q, k, v).transpose(1, 2).reshape(b, t, c)
     x = x + block.ls_1(attention.out_proj(mixed))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clipseg.errors import ClipSegError
+from clipseg.prompts.attention import choose_variants
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
 MISSING: Any = "???"
@@ -42,10 +43,29 @@ class DataSettings:
     val_split: str = "miniv"
     skip_known_bad: bool = True
     allow_missing: bool = False
+    allow_degenerate: bool = False
+    exclude: str | None = None  # a rule of data/class_words.py: phrases that name held-out classes are left out of training
+    negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
+    visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
     workers: int = 4
 
     def __post_init__(self) -> None:
         _at_least("data.workers", self.workers, 0)
+        _probability("data.negatives", self.negatives)
+
+
+@dataclass
+class PromptSettings:
+    """How a target is described (facts Sec. 2 and 3; `run/conditioning.py`)."""
+
+    templates: Any = "plain"  # a named set (plain, fixed, shuffled, extended, imagenet), one template, or a list of templates
+    ensemble: bool = False  # the mean embedding over all templates, instead of one of them drawn for each task
+    text_weight: list[float] = field(default_factory=lambda: [0.0, 0.5])  # range of w in w * text + (1 - w) * visual
+    visual_prompt: str = "crop_blur_intensity10"  # a variant of prompts/visual.py or prompts/attention.py
+
+    def __post_init__(self) -> None:
+        if len(self.text_weight) != 2 or not 0 <= self.text_weight[0] <= self.text_weight[1] <= 1:
+            raise ClipSegError(f"prompt.text_weight={list(self.text_weight)} must be a range within [0, 1], such as [0, 0.5]")
 
 
 @dataclass
@@ -83,6 +103,7 @@ class TrainConfig:
     experiment: str = MISSING
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    prompt: PromptSettings = field(default_factory=PromptSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluate_splits: list[str] = field(default_factory=list)  # evaluated after training, each into OUT/eval/<split>
     threshold: float = 0.3
@@ -102,6 +123,7 @@ class EvaluationData:
     root: str | None = None  # a folder, or "mini"; null: what the model was trained on
     skip_known_bad: bool = True
     allow_missing: bool = False
+    allow_degenerate: bool = False
     workers: int = 2
 
     def __post_init__(self) -> None:
@@ -116,15 +138,19 @@ class EvaluateConfig:
     benchmark: str = "phrasecut"
     split: str = "test"
     data: EvaluationData = field(default_factory=EvaluationData)
+    prompt: PromptSettings = field(default_factory=lambda: PromptSettings(text_weight=[0.0, 0.0]))
     threshold: float = 0.3
     save_predictions: str | None = None
+    variant: str = "all"  # of the benchmark visual_prompts: what is compared to the original, as prompt.visual_prompt or all
+    image_size: int | None = None  # of the benchmark visual_prompts; null: the CLIP's native size, 224 for the paper's
     seed: int = 0  # of the random samples shown in the report
     device: str = "auto"
     out: str = MISSING
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
-        _one_of("benchmark", self.benchmark, ("phrasecut",))
+        _one_of("benchmark", self.benchmark, ("phrasecut", "phrasecut_visual", "visual_prompts"))
+        choose_variants(self.variant)
 
 
 def _at_least(key: str, value: int, least: int) -> None:
@@ -139,4 +165,4 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _probability(key: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ClipSegError(f"{key}={value} must lie in [0, 1]: it is compared with a probability")
+        raise ClipSegError(f"{key}={value} must lie in [0, 1]")

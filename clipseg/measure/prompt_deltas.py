@@ -1,0 +1,195 @@
+"""What showing an object to CLIP does for its name: probabilities per object and variant on disk, and the figures made of them.
+
+A results folder holds `prompt_deltas.npz` (all of `PromptDeltas`; enough for every table, test and chart without model or
+images), `metrics.json` (flat, name -> number) and `provenance.json`. Needs no torch. Source: the paper's Tab. 2.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg.errors import ClipSegError
+from clipseg.files import atomic_write, write_json
+from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
+
+DELTAS_FILE = "prompt_deltas.npz"
+COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "objects", "paper")
+_LABELS = ("key", "image_key", "name")
+
+# Points, on 1,600 objects of LVIS and CLIP ViT-B/16.
+PAPER: Mapping[str, float] = {
+    "clip_mask_cls_last": 1.34,
+    "clip_mask_cls_all": 1.71,
+    "clip_mask_tokens_all": -14.44,
+    "dye_red": 1.21,
+    "outline_red": 2.29,
+    "intensity50": 3.08,
+    "intensity10": 13.85,
+    "intensity0": 23.40,
+    "blur": 13.15,
+    "blur_intensity10": 21.73,
+    "crop_large": 6.27,
+    "crop": 13.60,
+    "crop_blur": 15.34,
+    "crop_intensity10": 21.73,
+    "crop_blur_intensity10": 23.50,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One variant's: mean of ΔP(object) in points, the paired t-test against no change, its p by Holm, and the paper's mean."""
+
+    variant: str
+    delta: float
+    test: Outcome
+    p_holm: float | None
+    paper: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class PromptDeltas:
+    """The probabilities of one study, a row an object; always sorted by key, whatever order it is made in.
+
+    Attributes:
+        key: str `[N]`, unique and the same in every run.
+        image_key: str `[N]`, the image the object is in.
+        name: str `[N]`, the object's.
+        choices: int `[N]`, among how many names the probability is.
+        original: float `[N]`, the probability of the object's name given the image as it is.
+        variants: V names.
+        engineered: float `[N, V]`, the same with the object shown by each variant.
+        seconds: the study took.
+        provenance: JSON-able.
+
+    Raises:
+        ClipSegError: no objects, a key twice, or probabilities that are none.
+    """
+
+    key: NDArray[np.str_]
+    image_key: NDArray[np.str_]
+    name: NDArray[np.str_]
+    choices: NDArray[np.int64]
+    original: NDArray[np.float64]
+    variants: tuple[str, ...]
+    engineered: NDArray[np.float64]
+    seconds: float
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        rows = len(self.key)
+        if rows == 0:
+            raise ClipSegError("no object to study: none on an image with at least three names has a mask")
+        if self.engineered.shape != (rows, len(self.variants)) or any(
+            len(column) != rows for column in (self.image_key, self.name, self.choices, self.original)
+        ):
+            raise ClipSegError(f"columns of different lengths; expected {rows} objects and {len(self.variants)} variants")
+        if not all(((column >= 0) & (column <= 1)).all() for column in (self.original, self.engineered)):
+            raise ClipSegError("a probability outside [0, 1] or not a number; are the backbone's weights whole?")
+        order = np.argsort(self.key, kind="stable")
+        keys = self.key[order]
+        twice = keys[:-1][keys[1:] == keys[:-1]]
+        if len(twice):
+            raise ClipSegError(f"object {str(twice[0])!r} occurs more than once")
+        for name in (*_LABELS, "choices", "original", "engineered"):
+            object.__setattr__(self, name, getattr(self, name)[order])
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def deltas(self) -> NDArray[np.float64]:
+        """ΔP(object) in points, `[N, V]`."""
+        return 100 * (self.engineered - self.original[:, None])
+
+    def effects(self) -> list[Effect]:
+        """Each variant's effect; Holm's correction is over the variants."""
+        tests = [paired_t(100 * self.engineered[:, column], 100 * self.original) for column in range(len(self.variants))]
+        rows = zip(self.variants, self.deltas.mean(axis=0).tolist(), tests, holm_outcomes(tests), strict=True)
+        return [
+            Effect(variant=variant, delta=delta, test=test, p_holm=p_holm, paper=PAPER.get(variant))
+            for variant, delta, test, p_holm in rows
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """What `metrics.json` holds: `delta/<variant>` in points, with `_low`, `_high`, `_p` and `_p_holm` where testable."""
+        figures: dict[str, float] = {}
+        for effect in self.effects():
+            figures[f"delta/{effect.variant}"] = effect.delta
+            if not isinstance(effect.test, NotTestable) and effect.p_holm is not None:
+                values = {"low": effect.test.low, "high": effect.test.high, "p": effect.test.p_value, "p_holm": effect.p_holm}
+                figures |= {f"delta/{effect.variant}_{name}": value for name, value in values.items()}
+        images = len(np.unique(self.image_key))
+        original = float(self.original.mean())
+        return figures | {"probability_original": original, "samples": len(self), "images": images, "seconds": self.seconds}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `prompt_deltas.npz`, `provenance.json` and `metrics.json` into `folder`."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, "choices", "original", "engineered")}
+        arrays |= {"variants": np.array(self.variants), "seconds": np.float64(self.seconds)}
+        arrays["provenance"] = np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))
+        with atomic_write(Path(folder) / DELTAS_FILE) as file:
+            np.savez_compressed(file, **arrays)
+        write_json(Path(folder) / "provenance.json", dict(self.provenance))
+        write_json(Path(folder) / "metrics.json", self.metrics())
+
+    @staticmethod
+    def load(path: str | Path) -> "PromptDeltas":
+        """Read a results folder, or its `prompt_deltas.npz`.
+
+        Raises:
+            ClipSegError: there is none, or it is damaged or something else.
+        """
+        file = Path(path) / DELTAS_FILE if Path(path).is_dir() else Path(path)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
+                return PromptDeltas(
+                    **columns,
+                    variants=tuple(arrays["variants"].tolist()),
+                    seconds=arrays["seconds"].item(),
+                    provenance=json.loads(arrays["provenance"].item()),
+                )
+        except FileNotFoundError as error:
+            raise ClipSegError(f"{file}: no such file; run evaluate.py benchmark=visual_prompts first") from error
+        # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ClipSegError(f"{file}: not a study of visual prompts, or damaged ({reason}); run it again") from error
+
+
+def table_cells(results: PromptDeltas) -> list[tuple[str, ...]]:
+    """The study as text, a row a variant, in the order of `COLUMNS`."""
+    rows: list[tuple[str, ...]] = []
+    for effect in results.effects():
+        paper = "" if effect.paper is None else f"{effect.paper:.2f}"
+        test = effect.test
+        if isinstance(test, NotTestable) or effect.p_holm is None:
+            cells = (str(test), "", "", "")
+        else:
+            cells = (
+                f"[{test.low:.2f}, {test.high:.2f}]",
+                f"{test.statistic:.2f}",
+                f"{test.p_value:.2g}",
+                f"{effect.p_holm:.2g}",
+            )
+        rows.append((effect.variant, f"{effect.delta:.2f}", *cells, str(len(results)), paper))
+    return rows
+
+
+def format_deltas(results: PromptDeltas) -> str:
+    """A plain monospaced table of the study."""
+    lines = [COLUMNS, *table_cells(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    text = [
+        "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
+        for line in lines
+    ]
+    text.insert(1, "-" * len(text[0]))
+    figures = results.metrics()
+    return "\n".join([*map(str.rstrip, text), f"{len(results)} objects in {figures['images']} images, {results.seconds:.1f} s"])

@@ -1,0 +1,60 @@
+"""Attention inside CLIP's image tower held to an object: what becomes of the scores of patches outside its mask (Tab. 2).
+
+The class token's own column is always visible, so that no row is left with nothing to look at.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipseg.errors import ClipSegError
+
+LAYERS = ("last", "all")
+ROWS = ("cls", "all")
+HOW = ("scores_times_mask", "minus_infinity")
+
+
+def check_masking(layers: str, rows: str, how: str) -> None:
+    """Raise `ClipSegError` unless each of the three choices of `CLIPBackbone.encode_masked_image` exists."""
+    for name, value, allowed in (("layers", layers, LAYERS), ("rows", rows, ROWS), ("how", how, HOW)):
+        if value not in allowed:
+            raise ClipSegError(f"attention masking: {name}={value!r} is unknown; expected one of {', '.join(allowed)}")
+
+
+def visible_tokens(images: Tensor, masks: Tensor, patch_size: int) -> Tensor:
+    """Which tokens an object's mask leaves visible: the class token, and each patch with at least one pixel of the object.
+
+    Args:
+        images: `[B, 3, H, W]`; P divides H and W.
+        masks: `[B, H, W]`, bool or 0 and 1.
+        patch_size: P.
+
+    Returns:
+        bool `[B, 1 + h*w]`.
+    """
+    if masks.shape != (len(images), *images.shape[2:]):
+        raise ClipSegError(f"images {tuple(images.shape)} and masks {tuple(masks.shape)}; expected [B, 3, H, W] and [B, H, W]")
+    patches = F.max_pool2d(masks.bool().float()[:, None], patch_size).flatten(1) > 0
+    return torch.cat([patches.new_ones(len(patches), 1), patches], dim=1)
+
+
+def masked_attention(queries: Tensor, keys: Tensor, values: Tensor, *, visible: Tensor, rows: str, how: str) -> Tensor:
+    """Scaled dot-product attention in which some rows see visible tokens only.
+
+    Args:
+        queries, keys, values: float `[B, heads, T, C / heads]`.
+        visible: bool `[B, T]`, the same for all heads of an image.
+        rows: "cls", the first token's row alone, or "all".
+        how: "scores_times_mask" multiplies the scores by the mask, as released: a hidden token's score is 0, which is no small
+            one. "minus_infinity" gives hidden tokens no attention at all, as the paper describes it.
+
+    Returns:
+        float `[B, heads, T, C / heads]`.
+    """
+    scores = queries @ keys.transpose(-2, -1) / queries.shape[-1] ** 0.5
+    hidden = ~visible[:, None, None, :]
+    if rows == "cls":
+        is_cls = torch.arange(scores.shape[2], device=scores.device) == 0
+        hidden = hidden & is_cls[:, None]
+    scores = scores.masked_fill(hidden, 0.0 if how == "scores_times_mask" else float("-inf"))
+    return scores.softmax(dim=-1) @ values

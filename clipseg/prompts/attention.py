@@ -1,0 +1,51 @@
+"""The variants of Tab. 2 that leave the picture as it is and hold CLIP's attention to the object instead, as plain data.
+
+Named as the rows of the table, in the form that was released (which the published figures come from), and again with
+`_minus_infinity`: as the paper describes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clipseg.errors import ClipSegError
+from clipseg.prompts.visual import VARIANTS
+
+
+@dataclass(frozen=True)
+class AttentionMasking:
+    """Which attention is held to the object, and by what means.
+
+    Attributes:
+        layers: "last" (layer 11 of ViT-B/16) or "all".
+        rows: the attention of the class token alone ("cls"), or of "all" tokens.
+        how: "scores_times_mask" sets the scores of hidden patches to 0; "minus_infinity" takes all attention from them.
+    """
+
+    layers: str
+    rows: str
+    how: str
+
+
+_ROWS_OF_TABLE = {
+    "clip_mask_cls_last": ("last", "cls"),
+    "clip_mask_cls_all": ("all", "cls"),
+    "clip_mask_tokens_all": ("all", "all"),
+}
+ATTENTION_VARIANTS: Mapping[str, AttentionMasking] = {
+    name: AttentionMasking(*choice, "scores_times_mask") for name, choice in _ROWS_OF_TABLE.items()
+} | {f"{name}_minus_infinity": AttentionMasking(*choice, "minus_infinity") for name, choice in _ROWS_OF_TABLE.items()}
+
+ORIGINAL = "original"  # the image as it is, to which all others are compared
+ALL_VARIANTS: tuple[str, ...] = (*VARIANTS, *ATTENTION_VARIANTS)
+
+
+def choose_variants(choice: str) -> tuple[str, ...]:
+    """The variants that the study of Tab. 2 compares to the original: one by its name, or "all".
+
+    Raises:
+        ClipSegError: there is no such variant.
+    """
+    names = tuple(name for name in ALL_VARIANTS if name != ORIGINAL)
+    if choice not in ("all", *names):
+        raise ClipSegError(f"variant={choice!r} is unknown; expected all or one of {', '.join(names)}")
+    return names if choice == "all" else (choice,)

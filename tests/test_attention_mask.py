@@ -1,0 +1,150 @@
+"""CLIP's attention held to an object: against a literal loop, whatever the batch, and without effect where all is visible."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+
+from clipseg.errors import ClipSegError
+from clipseg.network.attention_mask import HOW, LAYERS, ROWS, masked_attention, visible_tokens
+from clipseg.network.backbone import CLIPBackbone
+
+CHOICES = [{"layers": layers, "rows": rows, "how": how} for layers, rows, how in itertools.product(LAYERS, ROWS, HOW)]
+
+
+def make_backbone() -> CLIPBackbone:
+    torch.manual_seed(0)
+    vision = CLIPVisionCfg(image_size=64, patch_size=16, width=32, layers=3, head_width=8)
+    clip = CLIP(24, vision, CLIPTextCfg(width=32, heads=4, layers=1), quick_gelu=True)
+    for name, parameter in clip.named_parameters():
+        if "in_proj" in name:
+            torch.nn.init.normal_(parameter, std=0.4)  # attention that differs from token to token
+    return CLIPBackbone(clip, SimpleTokenizer(), name="narrow")
+
+
+BACKBONE = make_backbone()
+
+
+def scene(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and masks, each of another object."""
+    images = torch.randn(count, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(count, 64, 48, dtype=torch.bool)
+    for index in range(count):
+        masks[index, 5 : 20 + 12 * index, 17 : 20 + 9 * index] = True
+    return images, masks
+
+
+def literal_embedding(image, mask, *, layers, rows, how):
+    """One image's embedding, score by score: block, head, row and column in turn."""
+    visual = BACKBONE.clip.visual
+    patch_seen = [mask[y : y + 16, x : x + 16].any() for y in range(0, 64, 16) for x in range(0, 48, 16)]
+    seen = [True, *map(bool, patch_seen)]
+    tokens, _ = BACKBONE._embed(image[None])
+    x = tokens[0]
+    for index, block in enumerate(visual.transformer.resblocks):
+        is_masked = layers == "all" or index == len(visual.transformer.resblocks) - 1
+        y = block.ln_1(x)
+        q, k, v = (y @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).split(32, dim=1)
+        gathered = torch.zeros_like(x)
+        for head in range(4):
+            part = slice(8 * head, 8 * head + 8)
+            for row in range(len(x)):
+                scores = []
+                for column in range(len(x)):
+                    score = float(q[row, part] @ k[column, part]) / math.sqrt(8)
+                    if is_masked and not seen[column] and (rows == "all" or row == 0):
+                        score = score * 0 if how == "scores_times_mask" else -math.inf
+                    scores.append(score)
+                total = sum(math.exp(score) for score in scores)
+                for column, score in enumerate(scores):
+                    gathered[row, part] += math.exp(score) / total * v[column, part]
+        x = x + block.attn.out_proj(gathered)
+        x = x + block.mlp(block.ln_2(x))
+    return visual.ln_post(x[0]) @ visual.proj
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_it_is_what_a_literal_loop_computes(choice):
+    images, masks = scene()
+    with torch.no_grad():
+        expected = torch.stack([literal_embedding(image, mask, **choice) for image, mask in zip(images, masks, strict=True)])
+    found = BACKBONE.encode_masked_image(images, masks, **choice)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - BACKBONE.encode_image(images)).abs().max() > 1e-3, "the mask has no effect"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_batch_equals_its_images_one_by_one(choice):
+    images, masks = scene(5)
+    together = BACKBONE.encode_masked_image(images, masks, **choice)
+    for index in range(5):
+        alone = BACKBONE.encode_masked_image(images[index, None], masks[index, None], **choice)
+        torch.testing.assert_close(together[index, None], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_mask_of_ones_changes_nothing(choice):
+    images, masks = scene()
+    found = BACKBONE.encode_masked_image(images, torch.ones_like(masks), **choice)
+    torch.testing.assert_close(found, BACKBONE.encode_image(images), rtol=1e-5, atol=1e-5)
+
+
+def test_the_choices_differ():
+    images, masks = scene()
+    found = [BACKBONE.encode_masked_image(images, masks, **choice) for choice in CHOICES]
+    # In the last layer only the class token's row is read: other rows make no difference there.
+    same = {(a, b) for a, b in itertools.combinations(range(8), 2) if torch.allclose(found[a], found[b], atol=1e-5)}
+    last = [index for index, choice in enumerate(CHOICES) if choice["layers"] == "last"]
+    assert same == {(a, b) for a, b in itertools.combinations(last, 2) if CHOICES[a]["how"] == CHOICES[b]["how"]}
+
+
+def test_what_is_hidden_from_all_rows_has_no_influence_at_minus_infinity():
+    images, masks = scene()
+    hidden = ~visible_tokens(images, masks, 16)[:, 1:].unflatten(1, (4, 3))
+    hidden = hidden.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
+    other = torch.where(hidden[:, None], torch.rand_like(images), images)
+    choice = {"layers": "all", "rows": "all"}
+    one, two = (BACKBONE.encode_masked_image(pixels, masks, **choice, how="minus_infinity") for pixels in (images, other))
+    torch.testing.assert_close(one, two)
+    one, two = (BACKBONE.encode_masked_image(pixels, masks, **choice, how="scores_times_mask") for pixels in (images, other))
+    assert not torch.allclose(one, two, atol=1e-3), "a score of 0 hides nothing"
+
+
+def test_a_patch_with_one_pixel_of_the_object_is_visible_and_the_class_token_always():
+    masks = torch.zeros(2, 32, 48, dtype=torch.uint8)
+    masks[0, 15, 16] = 1
+    visible = visible_tokens(torch.zeros(2, 3, 32, 48), masks, 16)
+    assert visible.tolist() == [[True, False, True, False, False, False, False], [True] + [False] * 6]
+
+
+def test_an_empty_mask_leaves_numbers():
+    images, masks = scene()
+    for choice in CHOICES:
+        assert BACKBONE.encode_masked_image(images, masks & False, **choice).isfinite().all()
+
+
+def test_scores_are_masked_for_all_heads_of_an_image():
+    q, k = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    visible = torch.tensor([[True, True, False, False], [True, False, False, True]])
+    found = masked_attention(q, k, torch.eye(4).expand(2, 3, 4, 4), visible=visible, rows="all", how="minus_infinity")
+    assert torch.equal(found > 0, visible[:, None, None].expand(2, 3, 4, 4))
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": "first"}, "layers='first' is unknown; expected one of last, all"),
+        ({"rows": "none"}, "rows='none'"),
+        ({"how": "zero"}, "how='zero'"),
+        ({"masks": torch.ones(2, 64, 48)}, r"masks \(2, 64, 48\)"),
+        ({"masks": torch.ones(3, 48, 64)}, r"masks \(3, 48, 64\)"),
+    ],
+)
+def test_what_it_cannot_do_is_one_line(change, message):
+    images, masks = scene()
+    with pytest.raises(ClipSegError, match=message):
+        BACKBONE.encode_masked_image(images, **({"masks": masks} | change))
