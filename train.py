@@ -4,22 +4,25 @@ One process or many (`torchrun --nproc_per_node=N train.py …`), one output fol
 `config.yaml`, `provenance.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard's files, `eval/<split>/`.
 """
 
+import functools
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from clipseg.data.class_words import phrase_filter
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.door import launch, to_yaml
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
 from clipseg.run.checkpoint import find_resume
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import choose_device, started
-from clipseg.run.evaluation import evaluate_into
+from clipseg.run.evaluation import Evaluation
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog
 from clipseg.run.provenance import provenance
-from clipseg.run.settings import TrainConfig
+from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import fit
 from clipseg.run.validation import Validation
 
@@ -32,16 +35,6 @@ def train(config: TrainConfig) -> None:
         state = find_resume(config.resume, folder)
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         root = data_root(config.data.root)
-        reading = {"skip_known_bad": config.data.skip_known_bad, "allow_missing": config.data.allow_missing}
-        data = PhraseCut(
-            root,
-            split=config.data.train_split,
-            training=True,
-            seed=config.seed,
-            phrases_per_image=config.training.phrases_per_image,
-            **reading,
-        )
-        held_out = PhraseCut(root, split=config.data.val_split, training=False, **reading)
         model = create_model(
             config.model.backbone.name,
             config.model.backbone.pretrained,
@@ -52,7 +45,32 @@ def train(config: TrainConfig) -> None:
             image_size=config.model.image_size,
             seed=config.seed,
         ).to(device)
-
+        read = functools.partial(
+            PhraseCut,
+            root,
+            skip_known_bad=config.data.skip_known_bad,
+            allow_missing=config.data.allow_missing,
+            allow_degenerate=config.data.allow_degenerate,
+        )
+        data = read(
+            split=config.data.train_split,
+            training=True,
+            seed=config.seed,
+            phrases_per_image=config.training.phrases_per_image,
+            negatives=config.data.negatives,
+            visual_support=config.data.visual_support,
+            exclude=phrase_filter(config.data.exclude) if config.data.exclude else None,
+        )
+        # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables.
+        evaluation = Evaluation(
+            model=model,
+            data=read(split=config.data.val_split, training=False),
+            condition=Conditioner(PromptSettings()),
+            threshold=config.threshold,
+            provenance=origin,
+            processes=processes,
+            workers=config.data.workers,
+        )
         if processes.is_main:
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(to_yaml(config))
@@ -65,7 +83,7 @@ def train(config: TrainConfig) -> None:
             processes=processes.world_size,
         ) as log:
             log.config(to_yaml(config))
-            validation = Validation(held_out, config=config, processes=processes, provenance=origin, log=log)
+            validation = Validation(evaluation, images=config.training.validation_images, log=log)
             fit(
                 model,
                 data,
@@ -75,24 +93,22 @@ def train(config: TrainConfig) -> None:
                 threshold=config.threshold,
                 folder=folder,
                 state=state,
+                condition=Conditioner(config.prompt),
                 validate=validation,
                 log=log,
                 processes=processes,
             )
             log.hparams(asdict(config), validation.metrics)
         for split in config.evaluate_splits:
-            results = evaluate_into(
-                folder / "eval" / split,
-                model,
-                PhraseCut(root, split=split, training=False, **reading),
-                threshold=config.threshold,
-                processes=processes,
-                workers=config.data.workers,
+            evaluation = replace(
+                evaluation,
+                data=read(split=split, training=False),
                 provenance=origin | {"benchmark": "phrasecut", "split": split},
-                seed=config.seed,
             )
+            results = evaluation.run(progress=f"evaluating {split}")
             if processes.is_main:
-                print(f"\n{split}\n{format_table(results.metrics(), None)}\nreport: {folder / 'eval' / split / 'report.html'}")
+                evaluation.write(folder / "eval" / split, results, seed=config.seed)
+                print(f"\n{split}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / split / 'report.html'}")
 
 
 if __name__ == "__main__":

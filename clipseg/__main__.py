@@ -12,7 +12,10 @@ from clipseg.door import guarded
 COMMANDS = {
     "predict": "segment photos by prompts: masks, probability maps, an overlay figure",
     "classify": "which of some names fits a photo best, by CLIP alone",
-    "data": "check a data set",
+    "data": "check or download a data set; what held-out classes remove from it",
+    "case-study": "one photo of a data set: its phrases as prompts, IoU, Dice and the t-tests of its masks",
+    "compare": "is the difference between runs one? t-tests, Wilcoxon, intervals, by what evaluations left on disk",
+    "tables": "the paper's tables with ours beside them",
     "export": "write a model as ONNX, for programs without torch",
     "release": "write the decoder of a run for others to load",
 }
@@ -38,9 +41,9 @@ def _run(arguments: Sequence[str]) -> int:
         if arguments and arguments[0] == name:
             module = importlib.import_module(f"clipseg.commands.{name.replace('-', '_')}")
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(execute=module.run)
     parsed = parser.parse_args(arguments)
-    return int(parsed.run(parsed))
+    return int(parsed.execute(parsed))
 
 
 if __name__ == "__main__":

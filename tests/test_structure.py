@@ -46,9 +46,10 @@ def test_the_ground_floor_carries_itself():
         assert ours(module) <= set(GROUND)
 
 
-def test_the_segmenter_knows_network_and_prompts_only():
+@pytest.mark.parametrize("module", ["clipseg.segmenter", "clipseg.zero_shot"])
+def test_what_people_use_knows_network_and_prompts_only(module):
     allowed = ("clipseg.network", "clipseg.prompts", *GROUND)
-    assert all(name.startswith(allowed) for name in ours("clipseg.segmenter"))
+    assert all(name.startswith(allowed) for name in ours(module))
 
 
 def test_the_hall_does_not_know_the_doors():

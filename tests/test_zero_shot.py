@@ -9,7 +9,6 @@ from PIL import Image
 from clipseg import ClipSegError, classify, create_model
 from clipseg.data.mini_scenes import CATEGORIES, COLOURS, Kind, draw_scene
 from clipseg.network.backbone import CLIPBackbone
-from clipseg.network.mini import MINI_CLIP_PATH
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.prompts.text import TEMPLATES
 
@@ -75,8 +74,6 @@ def test_an_image_that_cannot_be_read(model):
         classify("nowhere.jpg", ["dog"], model=model)
 
 
-# The weights are trained by `python -m clipseg.run.mini_clip`.
-@pytest.mark.skipif(not MINI_CLIP_PATH.is_file(), reason="the embedded CLIP's weights are not there yet")
 def test_the_embedded_clip_names_what_is_drawn():
     embedded = create_model("mini", image_size=112)
     right = 0

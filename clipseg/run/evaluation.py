@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +22,102 @@ from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks, resize_probabilities
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import evaluation_batches
 
+ALONE = Processes()
 
-def evaluate(
-    model: CLIPSeg,
-    data: PhraseCut,
-    *,
-    threshold: float,
-    processes: Processes,
-    workers: int,
-    provenance: Mapping[str, Any],
-    images: int | None = None,
-    save_predictions: Path | None = None,
-    progress: str | None = None,
-) -> Results:
-    """Measure a model on a data set; on every process the results of all.
 
-    Args:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A model on a data set, under one protocol.
+
+    Attributes:
+        model: in whatever state of training.
         data: made with `training=False`: an item is one whole image with all its tasks.
+        condition: how the targets are described.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
-        images: only the first so many images of the data set; None: all.
-        save_predictions: a folder for one black-and-white PNG a task, at the image's own size, as PhraseCut's evaluator
-            reads them.
-        progress: label of a progress bar on standard error; None: no bar.
+        provenance: what the results shall say of their origin.
+        processes, workers: who shares the work, and how many workers each has for reading.
     """
-    began = time.perf_counter()
-    items = range(len(data))[:images]
-    parts = []
-    for batch, probabilities in predictions(model, data, items, processes=processes, workers=workers, progress=progress):
-        parts.append(_measure(batch, probabilities, threshold, save_predictions))
-    rows = [row for part in processes.gather(parts) for row in part]
-    return Results(
-        **{name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "counts"},
-        counts=SampleCounts.concatenate(row["counts"] for row in rows),
-        threshold=threshold,
-        seconds=max(processes.gather(time.perf_counter() - began)),
-        provenance=provenance,
-    )
+
+    model: CLIPSeg
+    data: PhraseCut
+    condition: Conditioner
+    threshold: float
+    provenance: Mapping[str, Any]
+    processes: Processes
+    workers: int
+
+    def run(self, *, images: int | None = None, save_predictions: Path | None = None, progress: str | None = None) -> Results:
+        """Measure every task once; on every process the results of all.
+
+        Args:
+            images: only the first so many images of the data set; None: all.
+            save_predictions: a folder for one black-and-white PNG a task, at the image's own size, as PhraseCut's own
+                evaluator reads them.
+            progress: label of a progress bar on standard error; None: no bar.
+        """
+        began = time.perf_counter()
+        items = range(len(self.data))[:images]
+        shown = progress is not None and self.processes.is_main
+        parts = []
+        with tqdm(total=len(items), unit="image", desc=progress, disable=None if shown else True, leave=False) as bar:
+            for batch, probabilities in predictions(
+                self.model, self.data, self.condition, items, processes=self.processes, workers=self.workers
+            ):
+                parts.append(_measure(batch, probabilities, self.threshold, save_predictions))
+                bar.update(self.processes.world_size)
+        rows = [row for part in self.processes.gather(parts) for row in part]
+        return Results(
+            **{name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "counts"},
+            counts=SampleCounts.concatenate(row["counts"] for row in rows),
+            threshold=self.threshold,
+            seconds=max(self.processes.gather(time.perf_counter() - began)),
+            provenance=self.provenance,
+        )
+
+    def render(self, keys: Sequence[str], results: Results) -> Iterator[GalleryItem]:
+        """Pictures of the given samples, in the data set's order: photo, truth, probabilities and their cut."""
+        iou_of = dict(zip(results.key.tolist(), sample_iou(results.counts, self.threshold).tolist(), strict=True))
+        image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
+        item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
+        items = sorted({item_of[image_of[key]] for key in keys})
+        for batch, probabilities in predictions(self.model, self.data, self.condition, items):
+            for position in (position for position, key in enumerate(batch.keys) if key in keys):
+                key, mask = batch.keys[position], batch.masks[position]
+                image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
+                probability = resize_probabilities(probabilities[position][None], (mask.shape[0], mask.shape[1]))[0]
+                strip = panel(image, mask.cpu().numpy(), probability.cpu().numpy(), threshold=self.threshold)
+                yield GalleryItem(key=key, phrase=batch.phrases[position], iou=iou_of[key], jpeg=strip)
+
+    def write(self, folder: Path, results: Results, *, seed: int) -> None:
+        """The results, their figures and `report.html` into `folder`; `seed` draws the report's random samples."""
+        results.save(folder)
+        picked = pick_gallery(results, 8, seed)
+        shown = {item.key: item for item in self.render([key for keys in picked.values() for key in keys], results)}
+        write_report(folder, results, gallery={title: [shown[key] for key in keys] for title, keys in picked.items()})
 
 
 @torch.no_grad()
 def predictions(
-    model: CLIPSeg, data: PhraseCut, items: Sequence[int], *, processes: Processes, workers: int, progress: str | None = None
+    model: CLIPSeg,
+    data: PhraseCut,
+    condition: Conditioner,
+    items: Sequence[int],
+    *,
+    processes: Processes = ALONE,
+    workers: int = 0,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """This process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size."""
+    """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size."""
     model.eval()
     device = next(model.decoder.parameters()).device
     size = (model.config.image_size, model.config.image_size)
-    total = len(range(processes.rank, len(items), processes.world_size))
-    with tqdm(
-        total=total, unit="image", desc=progress, disable=None if progress and processes.is_main else True, leave=False
-    ) as bar:
-        for batch in evaluation_batches(data, items, processes=processes, workers=workers, device=device):
-            activations = model.activations(prepare_images(batch.images, size))
-            logits = model.decode(activations, model.encode_text(batch.phrases), batch.image_index)
-            yield batch, logits.float().sigmoid()
-            bar.update()
+    for batch in evaluation_batches(data, items, processes=processes, workers=workers, device=device):
+        activations = model.activations(prepare_images(batch.images, size))
+        logits = model.decode(activations, condition(model, batch), batch.image_index)
+        yield batch, logits.float().sigmoid()
 
 
 def _measure(batch: Batch, probabilities: Tensor, threshold: float, save_predictions: Path | None) -> dict[str, Any]:
@@ -110,50 +149,4 @@ def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:
     if Path(task_id).name != task_id:
         raise ClipSegError(f"task_id {task_id!r} is no file name; predictions are saved as <task_id>.png")
     with atomic_write(folder / f"{task_id}.png") as file:
-        Image.fromarray(prediction.cpu().numpy()).save(file, format="PNG")
-
-
-def evaluate_into(
-    folder: Path,
-    model: CLIPSeg,
-    data: PhraseCut,
-    *,
-    threshold: float,
-    processes: Processes,
-    workers: int,
-    provenance: Mapping[str, Any],
-    seed: int,
-    save_predictions: Path | None = None,
-) -> Results:
-    """`evaluate`, and its results, figures and `report.html` in `folder` (written by rank 0)."""
-    results = evaluate(
-        model,
-        data,
-        threshold=threshold,
-        processes=processes,
-        workers=workers,
-        provenance=provenance,
-        save_predictions=save_predictions,
-        progress=f"evaluating {data.split}",
-    )
-    if processes.is_main:
-        results.save(folder)
-        picked = pick_gallery(results, 8, seed)
-        shown = dict(render(model, data, [key for keys in picked.values() for key in keys], results))
-        write_report(folder, results, gallery={title: [shown[key] for key in keys] for title, keys in picked.items()})
-    return results
-
-
-def render(model: CLIPSeg, data: PhraseCut, keys: Sequence[str], results: Results) -> Iterator[tuple[str, GalleryItem]]:
-    """The gallery's pictures of the given samples: photo, truth, probabilities and their cut."""
-    row_of = {key: row for row, key in enumerate(results.key.tolist())}
-    iou = sample_iou(results.counts, results.threshold)
-    item_of = {str(image_id): item for item, image_id in enumerate(data.image_ids.tolist())}
-    items = sorted({item_of[str(results.image_key[row_of[key]])] for key in keys})
-    for batch, probabilities in predictions(model, data, items, processes=Processes(), workers=0):
-        for position in (position for position, key in enumerate(batch.keys) if key in keys):
-            key, mask = batch.keys[position], batch.masks[position]
-            image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
-            probability = resize_probabilities(probabilities[position][None], (mask.shape[0], mask.shape[1]))[0].cpu().numpy()
-            strip = panel(image, mask.cpu().numpy(), probability, threshold=results.threshold)
-            yield key, GalleryItem(key=key, phrase=batch.phrases[position], iou=float(iou[row_of[key]]), jpeg=strip)
+        Image.fromarray(prediction.byte().mul(255).cpu().numpy()).save(file, format="PNG")

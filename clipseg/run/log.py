@@ -76,7 +76,7 @@ class RunLog:
             print(f"step {step}/{self.bar.total}  {line}", flush=True)
         self._begin_window()
 
-    def validation(self, step: int, metrics: dict[str, float], *, curve: Mapping[str, NDArray[np.float64]]) -> None:
+    def validation(self, step: int, metrics: Mapping[str, float], *, curve: Mapping[str, NDArray[np.float64]]) -> None:
         """Note a validation's figures, and precision over recall."""
         self.noted |= {f"val/{name}": value for name, value in metrics.items()}
         if self.folder is not None:

@@ -18,6 +18,7 @@ from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.checkpoint import as_plain, check_same_run, save_checkpoint
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
@@ -34,7 +35,8 @@ def fit(
     threshold: float,
     folder: Path,
     state: dict[str, Any] | None,
-    validate: Callable[[CLIPSeg, int], float],
+    condition: Conditioner,
+    validate: Callable[[int], float],
     log: RunLog,
     processes: Processes,
 ) -> None:
@@ -44,7 +46,8 @@ def fit(
 
     Args:
         threshold: at which the progress line's IoU cuts the probabilities.
-        validate: called with the model and the number of steps done; what it returns decides which checkpoint is the best.
+        condition: how the targets of a batch are described.
+        validate: called with the number of steps done; what it returns decides which checkpoint is the best.
 
     Raises:
         ClipSegError: the loss is not finite, a batch cannot be read, or `state` is of another model.
@@ -85,7 +88,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(device.type, amp_dtype) if amp_dtype else contextlib.nullcontext():
-            logits, masks = forward(model, batch)
+            logits, masks = forward(model, batch, condition)
         loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
         if not math.isfinite(loss.item()):
             raise ClipSegError(
@@ -111,7 +114,7 @@ def fit(
         )
         improved = False
         if done % settings.validate_every == 0 or done == settings.steps:
-            score = validate(model, done)
+            score = validate(done)
             improved, best = score > best, max(score, best)
             model.train()
         log.end_step(done)
@@ -133,11 +136,11 @@ def fit(
     model.decoder = decoder
 
 
-def forward(model: CLIPSeg, batch: Batch) -> tuple[Tensor, Tensor]:
+def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tensor, Tensor]:
     """A batch through the network: logits `[N, S, S]` and uint8 masks `[N, S, S]` at the model's image size S."""
     size = (model.config.image_size, model.config.image_size)
     activations = model.activations(prepare_images(batch.images, size))
-    logits = model.decode(activations, model.encode_text(batch.phrases), batch.image_index)
+    logits = model.decode(activations, condition(model, batch), batch.image_index)
     return logits, resize_masks(batch.masks, size)
 
 

@@ -1,0 +1,61 @@
+"""A batch's prompts -> conditions: phrases in templates, support images engineered on the device, embedded and mixed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipseg.data.sample import Batch, Support
+from clipseg.errors import ClipSegError
+from clipseg.network.model import CLIPSeg
+from clipseg.network.preprocess import resize_image, resize_object
+from clipseg.prompts.attention import ALL_VARIANTS
+from clipseg.prompts.text import choose, fill, templates
+from clipseg.run.prompt_images import embed_prompt_images
+from clipseg.run.settings import PromptSettings
+
+
+class Conditioner:
+    """How the targets of a batch are described to the decoder (paper Sec. 3 and 4; facts Sec. 2 and 3).
+
+    Every choice of a task - its template, how much its text counts - is a function of the task's seed.
+
+    Args:
+        settings: which templates, which visual prompt engineering, and how text and image are mixed.
+    """
+
+    def __init__(self, settings: PromptSettings):
+        self.templates = templates(settings.templates)
+        if settings.visual_prompt not in ALL_VARIANTS:
+            raise ClipSegError(
+                f"prompt.visual_prompt={settings.visual_prompt!r} unknown; expected one of {', '.join(ALL_VARIANTS)}"
+            )
+        self.variant = settings.visual_prompt
+        self.least, self.most = settings.text_weight
+        self.ensemble = settings.ensemble
+
+    def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
+        """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
+        conditions = self._texts(model, batch)
+        shown = [row for row, support in enumerate(batch.supports) if support is not None]
+        if shown:
+            visual = self.embed(model, [support for support in batch.supports if support is not None])
+            drawn = [np.random.default_rng((batch.seeds[row], 1)).uniform(self.least, self.most) for row in shown]
+            weight = torch.tensor(drawn, dtype=visual.dtype, device=visual.device)[:, None]
+            conditions[shown] = weight * conditions[shown] + (1 - weight) * visual
+        return conditions
+
+    def _texts(self, model: CLIPSeg, batch: Batch) -> Tensor:
+        if self.ensemble:
+            texts = [fill(template, phrase) for phrase in batch.phrases for template in self.templates]
+            return model.encode_text(texts).unflatten(0, (len(batch.phrases), len(self.templates))).mean(dim=1)
+        choices = zip(batch.phrases, batch.seeds, strict=True)
+        return model.encode_text([fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
+
+    def embed(self, model: CLIPSeg, supports: Sequence[Support]) -> Tensor:
+        """CLIP's embeddings of engineered support images, float `[M, E]`, not normalised."""
+        size = (model.config.image_size, model.config.image_size)
+        images = torch.stack([resize_image(support.image, size) for support in supports])
+        masks = torch.stack([resize_object(support.mask, size) for support in supports])
+        return embed_prompt_images(model.backbone, images, masks, self.variant)
