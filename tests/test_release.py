@@ -1,0 +1,59 @@
+"""A released folder: what it holds, that it loads back to the same model, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+import clipseg
+from clipseg.__main__ import main
+from clipseg.files import write_json
+from clipseg.network.model import create_model
+from clipseg.run.checkpoint import as_plain, save_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder as train.py leaves it, without having trained."""
+    model = create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64)
+    checksum = model.backbone.checksum()
+    state = {"model": model.decoder.state_dict(), "model_config": as_plain(model.config), "backbone_checksum": checksum}
+    save_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt", state | {"step": 5})
+    config = {"data": {"root": "/somewhere/VGPhraseCut_v0", "train_split": "train"}, "training": {"steps": 5}}
+    write_json(tmp_path / "run" / "provenance.json", {"experiment": "tiny", "seed": 3, "commit": "abc", "config": config})
+    figures = {"samples": 4, "seconds": 1.0, "threshold": 0.3, "miou": 0.5, "released/miou": 0.4}
+    write_json(tmp_path / "run" / "eval" / "test" / "metrics.json", figures)
+    return tmp_path / "run", model
+
+
+def test_a_release_loads_back_and_says_what_it_is(run, tmp_path, capsys):
+    folder, model = run
+    assert main(["release", str(folder), str(tmp_path / "out"), "--licence", "cc-by-4.0"]) == 0
+    again = clipseg.load(tmp_path / "out")
+    assert again.config == model.config
+    images, condition = torch.rand(1, 3, 64, 64), torch.randn(1, again.backbone.embed_dim)
+    assert torch.equal(again(images, condition), model.eval()(images, condition))
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in (
+        "license: cc-by-4.0",
+        "VGPhraseCut_v0, split train, 5 steps",
+        "3, abc",
+        "mIoU",
+        "50.0",
+        "40.0",
+        "Limits",
+        "limits",
+    ):
+        assert said.lower() in card.lower()
+    assert "/somewhere" not in card
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["metrics"]["test"]["miou"] == 0.5
+
+
+def test_a_release_overwrites_nothing_and_needs_a_run(run, tmp_path, capsys):
+    folder, _ = run
+    assert main(["release", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    assert main(["release", str(folder), str(tmp_path / "full")]) == 2
+    assert "not empty" in capsys.readouterr().err
