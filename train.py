@@ -57,6 +57,7 @@ def train(config: TrainConfig) -> None:
             training=True,
             seed=config.seed,
             phrases_per_image=config.training.phrases_per_image,
+            crop=config.data.crop,
             negatives=config.data.negatives,
             visual_support=config.data.visual_support,
             exclude=phrase_filter(config.data.exclude) if config.data.exclude else None,

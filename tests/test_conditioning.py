@@ -128,3 +128,10 @@ def test_templates_are_drawn_by_the_task_s_seed_and_averaged_in_an_ensemble(phra
 def test_prompt_settings_that_cannot_be(options):
     with pytest.raises(ClipSegError):
         Conditioner(PromptSettings(**options))
+
+
+def test_crops_have_a_key_of_their_own(phrasecut_root):
+    root = phrasecut_root(n=2, splits=("train",), size=(48, 64))
+    cropped = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, training=True))}
+    whole = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, training=True, crop=False))}
+    assert (cropped, whole) == ({(48, 48)}, {(48, 64), (64, 48)})

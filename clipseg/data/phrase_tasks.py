@@ -33,7 +33,8 @@ class PhraseTasks(Dataset[Sample], ABC):
         phrases: T bare phrases.
         images: `[T]`, the id of each task's image, numbers or strings.
         task_rows: int64 `[R]`, the tasks in use.
-        training: shuffle and crop.
+        training: shuffle, and take a random square crop.
+        crop: without it the whole image is squashed in training too, as in evaluation.
         seed: of order, crops and all later choices.
         phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
         negatives: how often a task gets another phrase and an empty mask; PhraseCut+ 0.2 (training).
@@ -59,6 +60,7 @@ class PhraseTasks(Dataset[Sample], ABC):
         images: NDArray[Any],
         task_rows: NDArray[np.int64],
         training: bool,
+        crop: bool = True,
         seed: int,
         phrases_per_image: int,
         negatives: float,
@@ -72,6 +74,7 @@ class PhraseTasks(Dataset[Sample], ABC):
         if not len(task_rows):
             raise ClipSegError(f"{where} has no task with an image; choose another split or fetch the data again")
         self.training = training
+        self.crop = training and crop
         self.seed = seed
         self.phrases_per_image = phrases_per_image
         self.negatives = negatives
@@ -137,7 +140,7 @@ class PhraseTasks(Dataset[Sample], ABC):
         image = self._read_image(number)
         height, width = image.shape[1:]
         masks = [self._read_mask(row, height, width) for row in rows]
-        if self.training:
+        if self.crop:
             top, left, side = random_square_crop(masks[0], rng)
             image = image[:, top : top + side, left : left + side].contiguous()
             masks = [np.ascontiguousarray(mask[top : top + side, left : left + side]) for mask in masks]

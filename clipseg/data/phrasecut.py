@@ -24,7 +24,8 @@ class PhraseCut(PhraseTasks):
         root: folder of `image_data_split.json`, `refer_<split>.json` and the photos, `<id>.jpg` in `images`, `VG_100K`
             or `VG_100K_2`.
         split: train, val, test, miniv or any other `refer_<split>.json` there is; or several joined by "_" ("val_miniv").
-        training: shuffle and crop.
+        training: shuffle, and take a random square crop.
+        crop: without it the whole image is squashed in training too, as in evaluation.
         seed: of order, crops and all later choices.
         phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
         skip_known_bad: leave out the 17 images of the real data set whose annotated size is wrong, as the authors do.
@@ -50,6 +51,7 @@ class PhraseCut(PhraseTasks):
         *,
         split: str = "train",
         training: bool,
+        crop: bool = True,
         seed: int = 0,
         phrases_per_image: int = 1,
         skip_known_bad: bool = True,
@@ -78,6 +80,7 @@ class PhraseCut(PhraseTasks):
             images=self.tasks.image_ids,
             task_rows=np.flatnonzero(usable),
             training=training,
+            crop=crop,
             seed=seed,
             phrases_per_image=phrases_per_image,
             negatives=negatives,

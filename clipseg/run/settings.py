@@ -45,6 +45,7 @@ class DataSettings:
     allow_missing: bool = False
     allow_degenerate: bool = False
     exclude: str | None = None  # a rule of data/class_words.py: phrases that name held-out classes are left out of training
+    crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
     negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
     workers: int = 4
