@@ -2,7 +2,7 @@
 
 It stands in for CLIP where CLIP's weights cannot be had: same class, same read-outs after blocks 3, 7 and 9 of 12, same patch
 size. It has seen nothing but drawn scenes (`python -m clipseg.run.mini_clip` trains it) and knows 8 kinds of things, 8 colours
-and 3 sizes; a word that is not in its vocabulary has a zero embedding. It is no substitute for CLIP.
+and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for CLIP.
 """
 
 import json
@@ -25,6 +25,8 @@ MINI_CLIP_PATH = Path(__file__).parents[1] / "assets" / "mini_clip.safetensors"
 EMBED_DIM = 128
 VISION_CONFIG = {"image_size": 112, "patch_size": 16, "width": 128, "layers": 12, "head_width": 32}
 TEXT_CONFIG = {"context_length": 32, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3}
+
+UNTAUGHT_SCALE = 2**-5  # a standard deviation of 0.018, near the 0.02 that CLIP starts from
 
 _EMBEDDING = "token_embedding.weight"
 _TOKEN_IDS = "token_ids"
@@ -82,7 +84,10 @@ def _spread(rows: Tensor, token_ids: Tensor, table: Tensor, path: Path) -> Tenso
     ids = token_ids.long()
     if ids.ndim != 1 or rows.shape != (len(ids), table.shape[1]) or bool(((ids < 0) | (ids >= len(table))).any()):
         raise ClipSegError(f"{path}: {_TOKEN_IDS} do not fit {_EMBEDDING}; install the package anew")
-    return torch.zeros_like(table).index_copy_(0, ids, rows.float())
+    # Words it was never taught get embeddings of their own, so that they are told apart at least. Drawn as integers: they are the
+    # same on every machine, to the last bit, and so is the model's checksum.
+    noise = torch.randint(-128, 128, table.shape, generator=torch.Generator().manual_seed(0))
+    return (noise * (UNTAUGHT_SCALE / 128)).index_copy_(0, ids, rows.float())
 
 
 def save_mini_clip(model: CLIP, path: Path, *, token_ids: list[int], metadata: Mapping[str, Any]) -> None:
