@@ -84,8 +84,8 @@ def _spread(rows: Tensor, token_ids: Tensor, table: Tensor, path: Path) -> Tenso
     ids = token_ids.long()
     if ids.ndim != 1 or rows.shape != (len(ids), table.shape[1]) or bool(((ids < 0) | (ids >= len(table))).any()):
         raise ClipSegError(f"{path}: {_TOKEN_IDS} do not fit {_EMBEDDING}; install the package anew")
-    # Words it was never taught get embeddings of their own, so that they are told apart at least. Drawn as integers: they are the
-    # same on every machine, to the last bit, and so is the model's checksum.
+    # Words it was never taught get embeddings of their own, so that they are told apart at least. Drawn as integers: they are
+    # the same on every machine, to the last bit, and so is the model's checksum.
     noise = torch.randint(-128, 128, table.shape, generator=torch.Generator().manual_seed(0))
     return (noise * (UNTAUGHT_SCALE / 128)).index_copy_(0, ids, rows.float())
 
