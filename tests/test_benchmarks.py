@@ -17,13 +17,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import clipseg
 import evaluate
 from clipseg.data.classes import LVIS_PROMPTS, PASCAL_CLASSES, coco20i_fold, pascal5i_fold, unseen_classes
+from clipseg.data.pascal import PascalZeroShot
 from clipseg.door import launch
 from clipseg.network.model import create_model
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.run.benchmarks import BENCHMARKS
+from clipseg.run.distributed import Processes
 from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.settings import EvaluateConfig, PromptSettings
+from clipseg.run.zero_shot_benchmark import measure_zero_shot
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 S = 64
@@ -398,3 +401,25 @@ def test_what_cannot_be_asked_is_one_line(run, voc, arguments, named):
 
 def test_every_protocol_is_a_benchmark():
     assert set(BENCHMARKS) == set(PROTOCOLS)
+
+
+def test_two_processes_count_zero_shot_as_one(model, voc, tmp_path):
+    class Half(Processes):
+        def gather(self, value):
+            return [value]
+
+    def counted(processes):
+        return measure_zero_shot(
+            model,
+            PascalZeroShot(tmp_path / "voc"),
+            prompt=PromptSettings(templates="extended"),
+            seed=3,
+            background_threshold=None,
+            unseen=("cow",),
+            provenance={},
+            processes=processes,
+        ).matrix
+
+    halves = [counted(Half(rank, 2)) for rank in range(2)]
+    assert np.array_equal(halves[0] + halves[1], counted(Processes()))
+    assert all(half.sum() > 0 for half in halves)
