@@ -25,7 +25,13 @@ def evaluate(config: EvaluateConfig) -> None:
     device = choose_device(config.device)
     with started(device) as processes:
         model = clipseg.load(config.checkpoint, device=device)
-        experiment, trained_on = training_run(config.checkpoint)
+        experiment, trained_on, held_out = training_run(config.checkpoint)
+        if config.fold is not None and experiment is not None:
+            if held_out not in (None, config.fold):
+                raise ClipSegError(
+                    f"fold={config.fold}: {config.checkpoint} was trained with fold {held_out} held out; ask for it"
+                )
+            experiment = f"{experiment}_fold{config.fold}"
         root = config.data.root or trained_on
         if root is None:
             raise ClipSegError(
@@ -45,14 +51,14 @@ def evaluate(config: EvaluateConfig) -> None:
             print(f"report: {job.folder / 'report.html'}")
 
 
-def training_run(checkpoint: str) -> tuple[str | None, str | None]:
-    """The experiment and `data.root` of the run that a checkpoint is from; None where it does not lie in a run folder."""
+def training_run(checkpoint: str) -> tuple[str | None, str | None, int | None]:
+    """Experiment, `data.root` and `fold` of the run that a checkpoint is from; None where it does not lie in a run folder."""
     path = Path(checkpoint)
     config_path = (path if path.is_dir() else path.parent.parent) / "config.yaml"
     if not config_path.is_file():
-        return None, None
+        return None, None, None
     config = OmegaConf.load(config_path)
-    return OmegaConf.select(config, "experiment"), OmegaConf.select(config, "data.root")
+    return OmegaConf.select(config, "experiment"), OmegaConf.select(config, "data.root"), OmegaConf.select(config, "fold")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ One process or many (`torchrun --nproc_per_node=N train.py …`), one output fol
 `config.yaml`, `provenance.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard's files, `eval/<split>/`.
 """
 
-import functools
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from clipseg.data.class_words import phrase_filter
-from clipseg.data.phrasecut import PhraseCut
 from clipseg.door import launch, to_yaml
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.tables import format_table
@@ -24,6 +21,7 @@ from clipseg.run.log import RunLog
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import fit
+from clipseg.run.training_data import training_data, validation_data
 from clipseg.run.validation import Validation
 
 
@@ -45,28 +43,14 @@ def train(config: TrainConfig) -> None:
             image_size=config.model.image_size,
             seed=config.seed,
         ).to(device)
-        read = functools.partial(
-            PhraseCut,
-            root,
-            skip_known_bad=config.data.skip_known_bad,
-            allow_missing=config.data.allow_missing,
-            allow_degenerate=config.data.allow_degenerate,
-        )
-        data = read(
-            split=config.data.train_split,
-            training=True,
-            seed=config.seed,
-            phrases_per_image=config.training.phrases_per_image,
-            crop=config.data.crop,
-            negatives=config.data.negatives,
-            visual_support=config.data.visual_support,
-            exclude=phrase_filter(config.data.exclude) if config.data.exclude else None,
-        )
-        # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables.
+        data = training_data(config, root)
+        # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and
+        # by its support alone where there is one.
+        asked = PromptSettings(text_weight=[0.0, 0.0], visual_prompt=config.prompt.visual_prompt)
         evaluation = Evaluation(
             model=model,
-            data=read(split=config.data.val_split, training=False),
-            condition=Conditioner(PromptSettings()),
+            data=validation_data(config, root, config.data.val_split),
+            condition=Conditioner(asked),
             threshold=config.threshold,
             provenance=origin,
             processes=processes,
@@ -103,8 +87,8 @@ def train(config: TrainConfig) -> None:
         for split in config.evaluate_splits:
             evaluation = replace(
                 evaluation,
-                data=read(split=split, training=False),
-                provenance=origin | {"benchmark": "phrasecut", "split": split},
+                data=validation_data(config, root, split),
+                provenance=origin | {"benchmark": config.data.format, "split": split},
             )
             results = evaluation.run(progress=f"evaluating {split}")
             if processes.is_main:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clipseg.door import read_settings, to_yaml
 from clipseg.errors import ClipSegError
+from clipseg.measure.paper import ROWS
 from clipseg.network.model import ModelConfig
 from clipseg.run.settings import EvaluateConfig, TrainConfig
 
@@ -100,3 +101,35 @@ def test_a_typo_or_a_wrong_type_stops(override):
 def test_what_cannot_be_is_refused(override, message):
     with pytest.raises(ClipSegError, match=message):
         train_settings(override)
+
+
+def test_a_fold_reaches_the_rule_of_what_is_left_out():
+    assert train_settings("experiment=pascal5i_pc", "data.root=x", "fold=3").data.exclude == "pascal5i_fold3"
+    assert train_settings("experiment=pascal5i_deconv", "data.root=x", "fold=1").data.exclude == "pascal5i_fold1"
+
+
+ROWS_WITHOUT_VITSEG = sorted({row.experiment for row in ROWS if row.experiment and "vitseg" not in row.experiment})
+
+
+@pytest.mark.parametrize("experiment", ROWS_WITHOUT_VITSEG)
+def test_a_row_of_the_paper_is_an_experiment_whose_head_holds_its_values(experiment):
+    head = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+    for row in (row for row in ROWS if row.experiment == experiment and row.benchmark != "phrasecut_visual"):
+        assert f"benchmark={row.benchmark}" in head
+        if not experiment.startswith("phrasecut"):  # those also stand in Tab. 9, at the best threshold
+            assert all(f"{value:.1f}" in head for value in row.values.values())
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "split", "templates"),
+    [
+        (["benchmark=phrasecut"], "test", "plain"),
+        (["benchmark=pascal5i_text", "fold=0"], "val", "fixed"),
+        (["benchmark=coco20i_one_shot", "fold=0"], "val2014", "plain"),
+        (["benchmark=lvis_meronymy", "split=train", "prompt.templates=imagenet"], "train", "imagenet"),
+    ],
+)
+def test_auto_means_the_benchmark_s_own(benchmark, split, templates):
+    config = settings("evaluate", EvaluateConfig, "checkpoint=run", *benchmark)
+    assert (config.split, config.prompt.templates) == (split, templates)
+    assert config.prompt.text_weight == [0, 0]

@@ -91,6 +91,24 @@ def coco20i_training(
     )
 
 
+def coco20i_validation(
+    root: str | Path, *, split: str = "val2014", fold: int, seed: int = 0, visual_support: bool = True, count: int = EPISODES
+) -> EpisodeReader:
+    """Episodes of the sixty classes that training sees, on other photos: held-out classes must not choose the checkpoint.
+
+    Arguments and errors as in `coco20i`.
+    """
+    held_out = coco20i_fold(fold)
+    source = coco_source(root, split=split, classes=tuple(name for name in COCO_CLASSES if name not in held_out))
+    # A class that few photos show has no episodes here, unlike in a benchmark.
+    holders = {name: images for name, images in source.holders().items() if len(images) > 1}
+    if not holders:
+        raise ClipSegError(f"{source.table.path}: no class of training has two images; choose another data.val_split")
+    drawn = draw_episodes(holders, source.is_empty, count=count, seed=seed, where=str(source.table.path))
+    about: dict[str, str | int] = {"benchmark": "coco20i_validation", "split": split, "fold": fold}
+    return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
+
+
 def coco_source(root: str | Path, *, split: str, classes: tuple[str, ...]) -> InstanceSource:
     """COCO's photos of a split, and masks of some of `COCO_CLASSES`.
 

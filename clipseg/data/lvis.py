@@ -11,6 +11,7 @@ from clipseg.data.coco import annotation_file
 from clipseg.data.episodes import EpisodeReader, all_episodes
 from clipseg.data.instance_tasks import InstanceTasks
 from clipseg.data.instances import InstanceSource, read_instances
+from clipseg.data.phrase_tasks import PhraseFilter
 from clipseg.errors import ClipSegError
 
 
@@ -44,24 +45,45 @@ def lvis_training(
     phrases_per_image: int = 1,
     negatives: float = 0.0,
     visual_support: bool = True,
+    exclude: PhraseFilter | None = None,
 ) -> InstanceTasks:
-    """Training on all classes of LVIS, by their names (Tab. 8, CLIPSeg (LVIS)); arguments as in `coco20i_training`.
+    """Training on the classes of LVIS, by their names (Tab. 8, CLIPSeg (LVIS)); arguments as in `coco20i_training`.
+
+    Args:
+        exclude: which names to leave out: names `[C]` -> bool `[C]`.
 
     Raises:
         ClipSegError: another layout, no such split, malformed annotations, or pycocotools is missing.
     """
-    table = read_instances(annotation_file(root, "lvis", split=split))
-    names: dict[str, list[str]] = {}
-    for category in table.categories:
-        names.setdefault(natural_name(category), []).append(category)
     return InstanceTasks(
-        InstanceSource(table, Path(root), names),
+        _named_source(root, split, exclude),
         split=split,
         seed=seed,
         phrases_per_image=phrases_per_image,
         negatives=negatives,
         visual_support=visual_support,
     )
+
+
+def lvis_names(root: str | Path, *, split: str = "val", seed: int = 0, exclude: PhraseFilter | None = None) -> EpisodeReader:
+    """What `lvis_training` learns, on whole photos: each image and each class it shows, asked for by its name.
+
+    Arguments and errors as in `lvis_training`.
+    """
+    source = _named_source(root, split, exclude)
+    about: dict[str, str | int] = {"benchmark": "lvis_names", "split": split}
+    return EpisodeReader(source, all_episodes(source.holders()), about=about, seed=seed, visual_support=False)
+
+
+def _named_source(root: str | Path, split: str, exclude: PhraseFilter | None) -> InstanceSource:
+    table = read_instances(annotation_file(root, "lvis", split=split))
+    names: dict[str, list[str]] = {}
+    for category in table.categories:
+        names.setdefault(natural_name(category), []).append(category)
+    if exclude is not None:
+        kept = [name for name, excluded in zip(names, exclude(list(names)).tolist(), strict=True) if not excluded]
+        names = {name: names[name] for name in kept}
+    return InstanceSource(table, Path(root), names)
 
 
 def natural_name(category: str) -> str:

@@ -5,8 +5,10 @@ Pixels stay uint8 and at their own size here; they are resized and normalised ba
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -59,6 +61,22 @@ class Sample:
     image: Tensor
     tasks: Sequence[Task]
     valid: Tensor | None = None
+
+
+class Reader(Protocol):
+    """Any data set that training and evaluation take.
+
+    Attributes:
+        image_ids: `[I]`, numbers or strings; where an item is one whole image, item i is `image_ids[i]`.
+    """
+
+    image_ids: NDArray[Any]
+
+    def __len__(self) -> int:
+        """The number of items."""
+
+    def __getitem__(self, index: tuple[int, int]) -> Sample:
+        """The item `(epoch, item)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

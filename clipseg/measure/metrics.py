@@ -257,11 +257,23 @@ def summarise(
     return figures
 
 
-def official_counts(probability: "NDArray[Any] | Tensor", mask: "NDArray[Any] | Tensor", threshold: float) -> tuple[int, int]:
-    """Pixels of intersection and union of one sample, `[H, W]` at the image's original size, for PhraseCut's own figures."""
+def official_counts(
+    probability: "NDArray[Any] | Tensor",
+    mask: "NDArray[Any] | Tensor",
+    threshold: float,
+    *,
+    valid: "NDArray[Any] | Tensor | None" = None,
+) -> tuple[int, int]:
+    """Pixels of intersection and union of one sample, `[H, W]` at the image's original size, for PhraseCut's own figures.
+
+    Where `valid` is 0 nothing is counted.
+    """
     truth = _array(mask).astype(bool)
     prediction = _array(probability).astype(np.float32, copy=False) > np.float32(threshold)
     assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
+    if valid is not None:
+        kept = _array(valid).astype(bool)
+        truth, prediction = truth & kept, prediction & kept
     return int(np.count_nonzero(truth & prediction)), int(np.count_nonzero(truth | prediction))
 
 

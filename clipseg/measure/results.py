@@ -87,7 +87,8 @@ class Results:
 
         Returns:
             The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
-            `released/<name>`; those of `metrics.official_summary`; `samples`, `seconds`, `threshold`.
+            `released/<name>`; those of `metrics.official_summary`, and `miou_official`, mIoU at the original size, where
+            groups hold more than a sample each; `samples`, `seconds`, `threshold`.
         """
         chosen = self.threshold if threshold is None else threshold
         figures: dict[str, float] = {}
@@ -97,7 +98,15 @@ class Results:
             figures |= {prefix + name: value for name, value in summary.items()}
         if self.official_intersection is not None and self.official_union is not None and chosen == self.threshold:
             figures |= official_summary(self.official_intersection, self.official_union)
+            if (self.group != self.key).any():
+                figures["miou_official"] = self._class_iou(self.official_intersection, self.official_union)
         return figures | {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
+
+    def _class_iou(self, intersections: NDArray[np.int64], unions: NDArray[np.int64]) -> float:
+        """The mean over classes of the ratio of their sums; 1 where there is neither truth nor prediction."""
+        _, group = np.unique(self.group, return_inverse=True)
+        hits, whole = (np.bincount(group, weights=column) for column in (intersections, unions))
+        return float(np.divide(hits, whole, out=np.ones_like(hits), where=whole > 0).mean())
 
     def save(self, folder: str | Path) -> None:
         """Write `samples.npz`, `provenance.json` and `metrics.json` into `folder`; the same results give the same bytes."""

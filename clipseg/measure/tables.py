@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 _FIGURES = {"miou": "mIoU", "mdice": "mean Dice", "iou_fg": "IoU_FG", "dice": "Dice_FG", "iou_bin": "IoU_BIN"}
 _OFFICIAL = {
-    "mean_iou_official": "mean IoU, original size",
+    "miou_official": "mIoU, original size",
+    "mean_iou_official": "mean IoU of samples, original size",
     "cum_iou_official": "cumulative IoU, original size",
     "pr@0.3": "Pr@0.3",
     "pr@0.5": "Pr@0.5",

@@ -1,6 +1,11 @@
-"""Pixels -> the network's input, and masks -> its targets: resize and normalise, on whatever device the pixels are on."""
+"""Pixels -> the network's input, and masks -> its targets: resize and normalise, on whatever device the pixels are on.
+
+A photo is squashed to the network's size, or fitted into it: its aspect kept, its longer side resized to that size, the rest
+padded at the bottom and on the right with the mean colour (zero after normalisation).
+"""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,26 +15,43 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+Fit = Literal["squash", "pad"]
 
-def prepare_images(images: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Squash photos of any size to one size and normalise them (facts Sec. 2).
+
+def prepare_images(images: Sequence[Tensor], size: tuple[int, int], *, fit: Fit = "squash") -> Tensor:
+    """Bring photos of any size to one size and normalise them (facts Sec. 2).
 
     Args:
         images: B tensors, uint8 RGB `[3, H_b, W_b]`.
         size: (H, W) in pixels.
+        fit: whether they are squashed, or keep their aspect and are padded.
 
     Returns:
         float32 `[B, 3, H, W]`; bilinear with corners aligned and without antialiasing, as released.
     """
-    return normalise(torch.stack([resize_image(image, size) for image in images]))
+    return normalise(torch.stack([resize_image(image, size, fit=fit) for image in images]))
 
 
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], *, fit: Fit = "squash") -> Tensor:
     """uint8 `[3, H, W]` -> float32 in [0, 1] `[3, *size]`, bilinear, corners aligned, no antialiasing."""
+    height, width = _inner_size(image.shape[-2:], size, fit)
     pixels = image[None].float()
-    if image.shape[-2:] != size:
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=True)
-    return pixels[0] / 255
+    if image.shape[-2:] != (height, width):
+        pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)
+    pixels = pixels[0] / 255
+    if (height, width) == size:
+        return pixels
+    canvas = torch.tensor(MEAN, device=image.device)[:, None, None].repeat(1, *size)
+    canvas[:, :height, :width] = pixels
+    return canvas
+
+
+def _inner_size(own: Sequence[int], size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """How much of `size` a picture of its own size (H, W) takes, from the upper left corner on."""
+    if fit == "squash":
+        return size
+    scale = min(size[0] / own[0], size[1] / own[1])
+    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -38,19 +60,31 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def resize_masks(masks: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """N masks, uint8 `[H_n, W_n]` -> uint8 `[N, *size]`, nearest."""
-    return torch.stack([F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0] for mask in masks])
+def resize_masks(masks: Sequence[Tensor], size: tuple[int, int], *, fit: Fit = "squash") -> Tensor:
+    """N masks, uint8 `[H_n, W_n]` -> uint8 `[N, *size]`, nearest; padding is 0: nothing to find, and not valid."""
+    return torch.stack([_resize_mask(mask, size, fit) for mask in masks])
 
 
-def resize_object(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize_mask(mask: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
+    height, width = _inner_size(mask.shape[-2:], size, fit)
+    resized = F.interpolate(mask[None, None], size=(height, width), mode="nearest")[0, 0]
+    return F.pad(resized, (0, size[1] - width, 0, size[0] - height))
+
+
+def resize_object(mask: Tensor, size: tuple[int, int], *, fit: Fit = "squash") -> Tensor:
     """The mask of a visual prompt, `[H, W]` -> uint8 `size`: nearest, but an object that falls between the samples is kept."""
-    resized = resize_masks([mask.byte()], size)[0]
-    return resized if resized.any() else F.adaptive_max_pool2d(mask.float()[None], size)[0].byte()
+    resized = resize_masks([mask.byte()], size, fit=fit)[0]
+    if resized.any():
+        return resized
+    height, width = _inner_size(mask.shape[-2:], size, fit)
+    kept = F.adaptive_max_pool2d(mask.float()[None], (height, width))[0].byte()
+    return F.pad(kept, (0, size[1] - width, 0, size[0] - height))
 
 
-def resize_probabilities(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps `[N, H, W]` -> `[N, *size]`, bilinear, corners not aligned: predictions at an image's own size."""
-    if probabilities.shape[-2:] == size:
-        return probabilities
-    return F.interpolate(probabilities[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+def resize_probabilities(probabilities: Tensor, size: tuple[int, int], *, fit: Fit = "squash") -> Tensor:
+    """Maps `[N, H, W]` -> `[N, *size]`, bilinear, corners not aligned: predictions at an image's own size, without padding."""
+    height, width = _inner_size(size, (probabilities.shape[1], probabilities.shape[2]), fit)
+    inner = probabilities[:, :height, :width]
+    if inner.shape[-2:] == size:
+        return inner
+    return F.interpolate(inner[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -5,17 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipseg.data.classes import pascal5i_fold, unseen_classes
+from clipseg.data.coco import coco20i
+from clipseg.data.episodes import EpisodeReader
+from clipseg.data.folder import FolderData
+from clipseg.data.lvis import lvis_prompts
+from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.sample import Reader
+from clipseg.measure.multiclass_results import format_multiclass, write_multiclass_report
 from clipseg.measure.paper import paper_values
 from clipseg.measure.prompt_deltas import format_deltas
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
+from clipseg.network.preprocess import Fit
 from clipseg.prompts.attention import choose_variants
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.prompt_study import PromptStudy, object_source
 from clipseg.run.settings import EvaluateConfig
+from clipseg.run.zero_shot_benchmark import measure_zero_shot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +62,98 @@ def phrasecut(job: Job) -> None:
         allow_missing=config.data.allow_missing,
         allow_degenerate=config.data.allow_degenerate,
     )
+    measure(job, data)
+
+
+def pascal5i(job: Job) -> None:
+    """The classes of a fold on Pascal VOC 2012, each shown by another image (Tab. 5), or asked for by name (Tab. 7)."""
+    config = job.config
+    assert config.fold is not None  # the settings have checked this
+    if config.benchmark == "pascal5i_one_shot":
+        shown = pascal_one_shot(job.root, split=config.split, fold=config.fold, seed=config.seed, episodes=config.episodes)
+        measure_episodes(job, shown)
+    else:
+        named = pascal_text(job.root, split=config.split, classes=pascal5i_fold(config.fold), seed=config.seed)
+        measure(job, named, fit="pad")
+
+
+def coco20i_episodes(job: Job) -> None:
+    """1,000 episodes of a fold's classes on COCO, each shown by another image (Tab. 6), or asked for by name."""
+    config = job.config
+    assert config.fold is not None
+    data = coco20i(
+        job.root,
+        split=config.split,
+        fold=config.fold,
+        seed=config.seed,
+        visual_support=config.benchmark == "coco20i_one_shot",
+        episodes=config.episodes,
+    )
+    measure_episodes(job, data)
+
+
+def measure_episodes(job: Job, data: EpisodeReader) -> None:
+    """`measure`, aspect kept; the episodes are written down beside the figures."""
+    if job.processes.is_main:
+        data.save(job.folder / "episodes.json")
+    measure(job, data, fit="pad")
+
+
+def lvis(job: Job) -> None:
+    """Prompts that name no class: affordances, attributes or parts (Tab. 8)."""
+    kind = job.config.benchmark.removeprefix("lvis_")
+    measure(job, lvis_prompts(job.root, split=job.config.split, kind=kind, seed=job.config.seed))
+
+
+def folder(job: Job) -> None:
+    """A folder of the user's own, by its phrases."""
+    measure(job, FolderData(job.root, split=job.config.split, training=False, seed=job.config.seed))
+
+
+def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
+    """The one evaluation of all benchmarks whose tasks are binary masks: measures, writes, prints.
+
+    Args:
+        job: says how the tasks are described, and where the results go.
+        data: whole images with their tasks.
+        fit: squashed to the model's size, or aspect kept and padded, queries and supports alike.
+    """
+    config = job.config
     evaluation = Evaluation(
         model=job.model,
         data=data,
-        condition=Conditioner(config.prompt),
+        condition=Conditioner(config.prompt, fit=fit),
         threshold=config.threshold,
         provenance=job.origin,
         processes=job.processes,
         workers=config.data.workers,
+        fit=fit,
     )
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
         print(format_table(results.metrics(), paper_values(str(job.origin["experiment"]), config.benchmark)))
+
+
+def pascal_zeroshot(job: Job) -> None:
+    """Which of the twenty classes of Pascal VOC 2012 each pixel is, some of them unseen in training (Tab. 4)."""
+    config = job.config
+    assert config.unseen is not None
+    results = measure_zero_shot(
+        job.model,
+        PascalZeroShot(job.root, split=config.split),
+        prompt=config.prompt,
+        seed=config.seed,
+        background_threshold=config.background_threshold,
+        unseen=unseen_classes(config.unseen),
+        provenance=job.origin,
+        processes=job.processes,
+    )
+    if job.processes.is_main:
+        results.save(job.folder)
+        write_multiclass_report(job.folder, results)
+        print(format_multiclass(results))
 
 
 def visual_prompts(job: Job) -> None:
@@ -84,4 +172,13 @@ BENCHMARKS: Mapping[str, Callable[[Job], None]] = {
     "phrasecut": phrasecut,
     "phrasecut_visual": phrasecut,
     "visual_prompts": visual_prompts,
+    "pascal_zeroshot": pascal_zeroshot,
+    "pascal5i_one_shot": pascal5i,
+    "pascal5i_text": pascal5i,
+    "coco20i_one_shot": coco20i_episodes,
+    "coco20i_text": coco20i_episodes,
+    "lvis_affordances": lvis,
+    "lvis_attributes": lvis,
+    "lvis_meronymy": lvis,
+    "folder": folder,
 }

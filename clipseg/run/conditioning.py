@@ -9,7 +9,7 @@ from torch import Tensor
 from clipseg.data.sample import Batch, Support
 from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import resize_image, resize_object
+from clipseg.network.preprocess import Fit, resize_image, resize_object
 from clipseg.prompts.attention import ALL_VARIANTS
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.run.prompt_images import embed_prompt_images
@@ -23,9 +23,11 @@ class Conditioner:
 
     Args:
         settings: which templates, which visual prompt engineering, and how text and image are mixed.
+        fit: how support images are brought to the model's size: as the images they are prompts for.
     """
 
-    def __init__(self, settings: PromptSettings):
+    def __init__(self, settings: PromptSettings, *, fit: Fit = "squash"):
+        self.fit: Fit = fit
         self.templates = templates(settings.templates)
         if settings.visual_prompt not in ALL_VARIANTS:
             raise ClipSegError(
@@ -37,7 +39,7 @@ class Conditioner:
 
     def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
-        conditions = self._texts(model, batch)
+        conditions = self.texts(model, batch.phrases, batch.seeds)
         shown = [row for row, support in enumerate(batch.supports) if support is not None]
         if shown:
             visual = self.embed(model, [support for support in batch.supports if support is not None])
@@ -46,16 +48,17 @@ class Conditioner:
             conditions[shown] = weight * conditions[shown] + (1 - weight) * visual
         return conditions
 
-    def _texts(self, model: CLIPSeg, batch: Batch) -> Tensor:
+    def texts(self, model: CLIPSeg, phrases: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """The embeddings of N phrases, float `[N, E]`; each seed draws the phrase's template."""
         if self.ensemble:
-            texts = [fill(template, phrase) for phrase in batch.phrases for template in self.templates]
-            return model.encode_text(texts).unflatten(0, (len(batch.phrases), len(self.templates))).mean(dim=1)
-        choices = zip(batch.phrases, batch.seeds, strict=True)
+            texts = [fill(template, phrase) for phrase in phrases for template in self.templates]
+            return model.encode_text(texts).unflatten(0, (len(phrases), len(self.templates))).mean(dim=1)
+        choices = zip(phrases, seeds, strict=True)
         return model.encode_text([fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
 
     def embed(self, model: CLIPSeg, supports: Sequence[Support]) -> Tensor:
         """CLIP's embeddings of engineered support images, float `[M, E]`, not normalised."""
         size = (model.config.image_size, model.config.image_size)
-        images = torch.stack([resize_image(support.image, size) for support in supports])
-        masks = torch.stack([resize_object(support.mask, size) for support in supports])
+        images = torch.stack([resize_image(support.image, size, fit=self.fit) for support in supports])
+        masks = torch.stack([resize_object(support.mask, size, fit=self.fit) for support in supports])
         return embed_prompt_images(model.backbone, images, masks, self.variant)

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.sample import Batch
+from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
 from clipseg.measure.figures import panel
@@ -21,7 +20,7 @@ from clipseg.measure.metrics import SampleCounts, count, official_counts, sample
 from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import prepare_images, resize_masks, resize_probabilities
+from clipseg.network.preprocess import Fit, prepare_images, resize_masks, resize_probabilities
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import evaluation_batches
@@ -40,15 +39,17 @@ class Evaluation:
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
         provenance: what the results shall say of their origin.
         processes, workers: who shares the work, and how many workers each has for reading.
+        fit: how images come to the model's size; padding is not counted.
     """
 
     model: CLIPSeg
-    data: PhraseCut
+    data: Reader
     condition: Conditioner
     threshold: float
     provenance: Mapping[str, Any]
     processes: Processes
     workers: int
+    fit: Fit = "squash"
 
     def run(self, *, images: int | None = None, save_predictions: Path | None = None, progress: str | None = None) -> Results:
         """Measure every task once; on every process the results of all.
@@ -65,9 +66,9 @@ class Evaluation:
         parts = []
         with tqdm(total=len(items), unit="image", desc=progress, disable=None if shown else True, leave=False) as bar:
             for batch, probabilities in predictions(
-                self.model, self.data, self.condition, items, processes=self.processes, workers=self.workers
+                self.model, self.data, self.condition, items, processes=self.processes, workers=self.workers, fit=self.fit
             ):
-                parts.append(_measure(batch, probabilities, self.threshold, save_predictions))
+                parts.append(self._measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
         rows = [row for part in self.processes.gather(parts) for row in part]
         return Results(
@@ -78,17 +79,52 @@ class Evaluation:
             provenance=self.provenance,
         )
 
+    def _measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None) -> dict[str, Any]:
+        """The columns of `Results` for the tasks of one image."""
+        size = (probabilities.shape[1], probabilities.shape[2])
+        official = []
+        image_index = batch.image_index.tolist()
+        for key, image, mask, probability in zip(batch.keys, image_index, batch.masks, probabilities, strict=True):
+            at_own_size = self._at_own_size(probability, mask)
+            official.append(official_counts(at_own_size, mask, self.threshold, valid=batch.valid[image]))
+            if save_predictions is not None:
+                _write_prediction(save_predictions, key, at_own_size > self.threshold)
+        intersections, unions = np.array(official, dtype=np.int64).T
+        return {
+            "key": np.array(batch.keys),
+            "image_key": np.array(batch.image_keys)[image_index],
+            "phrase": np.array(batch.phrases),
+            "group": np.array(batch.groups),
+            "height": np.array([mask.shape[0] for mask in batch.masks], dtype=np.int32),
+            "width": np.array([mask.shape[1] for mask in batch.masks], dtype=np.int32),
+            "counts": count(probabilities, resize_masks(batch.masks, size, fit=self.fit), self._valid(batch, size)),
+            "official_intersection": intersections,
+            "official_union": unions,
+        }
+
+    def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
+        return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), fit=self.fit)[0]
+
+    def _valid(self, batch: Batch, size: tuple[int, int]) -> Tensor | None:
+        """Which pixels of each task count, uint8 `[N, *size]`: what the annotators ignored does not, nor does padding."""
+        maps = [
+            torch.ones_like(image[0]) if valid is None else valid
+            for image, valid in zip(batch.images, batch.valid, strict=True)
+        ]
+        valid = resize_masks(maps, size, fit=self.fit)
+        return None if bool(valid.all()) else valid[batch.image_index]
+
     def render(self, keys: Sequence[str], results: Results) -> Iterator[GalleryItem]:
         """Pictures of the given samples, in the data set's order: photo, truth, probabilities and their cut."""
         iou_of = dict(zip(results.key.tolist(), sample_iou(results.counts, self.threshold).tolist(), strict=True))
         image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
         item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
         items = sorted({item_of[image_of[key]] for key in keys})
-        for batch, probabilities in predictions(self.model, self.data, self.condition, items):
+        for batch, probabilities in predictions(self.model, self.data, self.condition, items, fit=self.fit):
             for position in (position for position, key in enumerate(batch.keys) if key in keys):
                 key, mask = batch.keys[position], batch.masks[position]
                 image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
-                probability = resize_probabilities(probabilities[position][None], (mask.shape[0], mask.shape[1]))[0]
+                probability = self._at_own_size(probabilities[position], mask)
                 strip = panel(image, mask.cpu().numpy(), probability.cpu().numpy(), threshold=self.threshold)
                 yield GalleryItem(key=key, phrase=batch.phrases[position], iou=iou_of[key], jpeg=strip)
 
@@ -103,45 +139,22 @@ class Evaluation:
 @torch.no_grad()
 def predictions(
     model: CLIPSeg,
-    data: PhraseCut,
+    data: Reader,
     condition: Conditioner,
     items: Sequence[int],
     *,
     processes: Processes = ALONE,
     workers: int = 0,
+    fit: Fit = "squash",
 ) -> Iterator[tuple[Batch, Tensor]]:
     """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size."""
     model.eval()
     device = next(model.decoder.parameters()).device
     size = (model.config.image_size, model.config.image_size)
     for batch in evaluation_batches(data, items, processes=processes, workers=workers, device=device):
-        activations = model.activations(prepare_images(batch.images, size))
+        activations = model.activations(prepare_images(batch.images, size, fit=fit))
         logits = model.decode(activations, condition(model, batch), batch.image_index)
         yield batch, logits.float().sigmoid()
-
-
-def _measure(batch: Batch, probabilities: Tensor, threshold: float, save_predictions: Path | None) -> dict[str, Any]:
-    """The columns of `Results` for the tasks of one image."""
-    size = (probabilities.shape[1], probabilities.shape[2])
-    official = []
-    for key, mask, probability in zip(batch.keys, batch.masks, probabilities, strict=True):
-        height, width = mask.shape
-        at_own_size = resize_probabilities(probability[None], (height, width))[0]
-        official.append(official_counts(at_own_size, mask, threshold))
-        if save_predictions is not None:
-            _write_prediction(save_predictions, key, at_own_size > threshold)
-    intersections, unions = np.array(official, dtype=np.int64).T
-    return {
-        "key": np.array(batch.keys),
-        "image_key": np.array(batch.image_keys)[batch.image_index.cpu().numpy()],
-        "phrase": np.array(batch.phrases),
-        "group": np.array(batch.groups),
-        "height": np.array([mask.shape[0] for mask in batch.masks], dtype=np.int32),
-        "width": np.array([mask.shape[1] for mask in batch.masks], dtype=np.int32),
-        "counts": count(probabilities, resize_masks(batch.masks, size)),
-        "official_intersection": intersections,
-        "official_union": unions,
-    }
 
 
 def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:

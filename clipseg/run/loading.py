@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clipseg.data.mini import materialize
-from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.sample import Batch, collate
+from clipseg.data.sample import Batch, Reader, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError
 from clipseg.run.distributed import Processes
@@ -24,7 +23,7 @@ def data_root(root: str) -> Path:
 
 
 def training_batches(
-    data: PhraseCut, *, batch_size: int, processes: Processes, start: int, workers: int, device: torch.device
+    data: Reader, *, batch_size: int, processes: Processes, start: int, workers: int, device: torch.device
 ) -> Iterator[Batch]:
     """This process's batches from step `start` on, without end; `batch_size` counts items over all processes."""
     sampler = StreamSampler(len(data), batch_size=batch_size, rank=processes.rank, world_size=processes.world_size, start=start)
@@ -32,14 +31,14 @@ def training_batches(
 
 
 def evaluation_batches(
-    data: PhraseCut, items: Sequence[int], *, processes: Processes, workers: int, device: torch.device
+    data: Reader, items: Sequence[int], *, processes: Processes, workers: int, device: torch.device
 ) -> Iterator[Batch]:
     """This process's share of `items`, one image a batch: what it gets does not depend on its neighbours."""
     own = [[(0, items[position])] for position in shard(len(items), processes.rank, processes.world_size)]
     return _batches(data, own, workers, device)
 
 
-def _batches(data: PhraseCut, batch_sampler: Any, workers: int, device: torch.device) -> Iterator[Batch]:
+def _batches(data: Reader, batch_sampler: Any, workers: int, device: torch.device) -> Iterator[Batch]:
     loader = DataLoader(
         _Guarded(data),
         batch_sampler=batch_sampler,
@@ -64,7 +63,7 @@ def _batches(data: PhraseCut, batch_sampler: Any, workers: int, device: torch.de
 class _Guarded(Dataset[Any]):
     """Hands an expected error over as a value: raised in a worker it would arrive as a traceback in a string."""
 
-    def __init__(self, data: PhraseCut):
+    def __init__(self, data: Reader):
         self.data = data
 
     def __getitem__(self, index: tuple[int, int]) -> Any:

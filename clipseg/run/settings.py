@@ -7,8 +7,10 @@ The doors hand these dataclasses to Hydra as the schema, so an unknown key or a 
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipseg.data.classes import FOLDS, unseen_classes
 from clipseg.errors import ClipSegError
 from clipseg.prompts.attention import choose_variants
+from clipseg.run.protocols import EXAMPLES, OPTIONAL_KEYS, PROTOCOLS
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
 MISSING: Any = "???"
@@ -36,9 +38,10 @@ class ModelSettings:
 
 @dataclass
 class DataSettings:
-    """A data set in PhraseCut's layout (`data/phrasecut.py`)."""
+    """What is trained on (`run/training_data.py`)."""
 
     root: str = MISSING  # a folder, or "mini": the data set that draws itself
+    format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
     train_split: str = "train"
     val_split: str = "miniv"
     skip_known_bad: bool = True
@@ -51,8 +54,11 @@ class DataSettings:
     workers: int = 4
 
     def __post_init__(self) -> None:
+        _one_of("data.format", self.format, ("phrasecut", "folder", "coco20i", "lvis"))
         _at_least("data.workers", self.workers, 0)
         _probability("data.negatives", self.negatives)
+        if self.exclude is not None and self.format == "coco20i":
+            raise ClipSegError(f"data.exclude={self.exclude}: COCO-20i holds classes out by fold; leave data.exclude out")
 
 
 @dataclass
@@ -107,6 +113,7 @@ class TrainConfig:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluate_splits: list[str] = field(default_factory=list)  # evaluated after training, each into OUT/eval/<split>
+    fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
     threshold: float = 0.3
     seed: int = 0
     device: str = "auto"
@@ -115,6 +122,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
+        _fold(self.fold)
+        by_rule = str(self.data.exclude).startswith("pascal5i_fold")
+        if self.data.format == "coco20i" and self.fold is None:
+            raise ClipSegError(f"data.format=coco20i needs the fold that is held out; add {EXAMPLES['fold']}")
+        if self.fold is not None and not (by_rule or self.data.format == "coco20i"):
+            raise ClipSegError(f"fold={self.fold}: experiment {self.experiment} has no folds; leave it out")
+        if by_rule and self.data.exclude != f"pascal5i_fold{self.fold}":
+            raise ClipSegError(f"data.exclude={self.data.exclude} does not fit fold={self.fold}; set fold alone")
 
 
 @dataclass
@@ -137,21 +152,41 @@ class EvaluateConfig:
 
     checkpoint: str = MISSING
     benchmark: str = "phrasecut"
-    split: str = "test"
+    split: str = "auto"  # auto: the one of the benchmark's table, see `run/protocols.py`
     data: EvaluationData = field(default_factory=EvaluationData)
-    prompt: PromptSettings = field(default_factory=lambda: PromptSettings(text_weight=[0.0, 0.0]))
+    prompt: PromptSettings = field(default_factory=lambda: PromptSettings(templates="auto", text_weight=[0.0, 0.0]))
     threshold: float = 0.3
+    fold: int | None = None  # of Pascal-5i or COCO-20i
+    unseen: int | None = None  # of the benchmark pascal_zeroshot: 2, 4, 6, 8 or 10 classes
+    episodes: str | None = None  # a file of episodes to repeat; null: drawn from the seed, written to OUT/episodes.json
+    background_threshold: float | None = None  # of pascal_zeroshot; null: the prompt "background", times 3, as released
     save_predictions: str | None = None
     variant: str = "all"  # of the benchmark visual_prompts: what is compared to the original, as prompt.visual_prompt or all
     image_size: int | None = None  # of the benchmark visual_prompts; null: the CLIP's native size, 224 for the paper's
-    seed: int = 0  # of the random samples shown in the report
+    seed: int = 0  # of the episodes, and of the random samples shown in the report
     device: str = "auto"
     out: str = MISSING
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
-        _one_of("benchmark", self.benchmark, ("phrasecut", "phrasecut_visual", "visual_prompts"))
+        _one_of("benchmark", self.benchmark, tuple(PROTOCOLS))
         choose_variants(self.variant)
+        _fold(self.fold)
+        if self.unseen is not None:
+            unseen_classes(self.unseen)
+        if self.background_threshold is not None:
+            _probability("background_threshold", self.background_threshold)
+        protocol = PROTOCOLS[self.benchmark]
+        for key in OPTIONAL_KEYS:
+            value = getattr(self, key)
+            if value is None and key in protocol.needs:
+                raise ClipSegError(f"benchmark={self.benchmark} needs {key}; add {EXAMPLES[key]} to the command")
+            if value is not None and key not in (*protocol.needs, *protocol.takes):
+                raise ClipSegError(f"{key}={value} means nothing to benchmark={self.benchmark}; leave it out")
+        if self.split == "auto":
+            self.split = protocol.split
+        if self.prompt.templates == "auto":
+            self.prompt.templates = protocol.templates
 
 
 def _at_least(key: str, value: int, least: int) -> None:
@@ -167,3 +202,8 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _probability(key: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ClipSegError(f"{key}={value} must lie in [0, 1]")
+
+
+def _fold(value: int | None) -> None:
+    if value is not None and value not in range(FOLDS):
+        raise ClipSegError(f"fold={value} does not exist; expected one of 0, 1, 2, 3")

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.sample import Batch
+from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
@@ -27,7 +26,7 @@ from clipseg.run.settings import TrainingSettings
 
 def fit(
     model: CLIPSeg,
-    data: PhraseCut,
+    data: Reader,
     *,
     settings: TrainingSettings,
     seed: int,

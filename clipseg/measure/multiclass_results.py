@@ -1,0 +1,103 @@
+"""What generalised zero-shot segmentation leaves on disk: the confusion matrix, the figures made of it, and a page.
+
+A folder holds `confusion.json` (all of the counts), `metrics.json` (flat, name -> fraction), `provenance.json` and
+`report.html`. Needs no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg.files import write_json
+from clipseg.measure.multiclass import class_iou, zero_shot_summary
+from clipseg.measure.page import write_page
+from clipseg.measure.paper import paper_values
+
+_TITLES = {
+    "miou_seen": "mIoU seen",
+    "miou_unseen": "mIoU unseen",
+    "miou_harmonic": "harmonic mean of both",
+    "miou": "mIoU of all classes",
+    "iou_background": "IoU background",
+    "miou_with_background": "mIoU with background",
+    "miou_seen_with_background": "mIoU seen with background",
+}
+COLUMNS = ("percent", "ours", "paper")
+
+
+@dataclass(frozen=True, eq=False)
+class MulticlassResults:
+    """The counts of one evaluation.
+
+    Attributes:
+        matrix: int64 `[1 + C, 1 + C]` over all images: rows are the truth, columns the prediction.
+        names: 1 + C, the background first.
+        unseen: those left out of training.
+        images: how many were counted.
+        seconds: the evaluation took.
+        provenance: JSON-able; `benchmark`, `split`, `experiment`, ...
+    """
+
+    matrix: NDArray[np.int64]
+    names: tuple[str, ...]
+    unseen: tuple[str, ...]
+    images: int
+    seconds: float
+    provenance: Mapping[str, Any]
+
+    def metrics(self) -> dict[str, float]:
+        """What `metrics.json` holds: `zero_shot_summary`, `iou/<class>` of the classes that occur, `samples`, `seconds`."""
+        figures = zero_shot_summary(self.matrix, unseen=[self.names.index(name) for name in self.unseen])
+        of_classes = zip(self.names, class_iou(self.matrix).tolist(), strict=True)
+        figures |= {f"iou/{name}": iou for name, iou in of_classes if not np.isnan(iou)}
+        return figures | {"samples": self.images, "seconds": self.seconds}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The figures as text, in the order of `COLUMNS`, the paper's beside ours where it has them."""
+        figures = self.metrics()
+        paper = paper_values(str(self.provenance.get("experiment")), str(self.provenance.get("benchmark"))) or {}
+        titles = _TITLES | {f"iou/{name}": f"{name} (unseen)" if name in self.unseen else name for name in self.names[1:]}
+        return [
+            (title, f"{100 * figures[name]:.1f}", f"{paper[name]:.1f}" if name in paper else "")
+            for name, title in titles.items()
+            if name in figures
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write `confusion.json`, `provenance.json` and `metrics.json` into `folder`."""
+        counts = {"names": self.names, "unseen": self.unseen, "rows_are_truth": self.matrix.tolist()}
+        write_json(folder / "confusion.json", counts)
+        write_json(folder / "provenance.json", dict(self.provenance))
+        write_json(folder / "metrics.json", self.metrics())
+
+
+def format_multiclass(results: MulticlassResults) -> str:
+    """A plain monospaced table."""
+    lines = [COLUMNS, *results.rows()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    text = [
+        f"{name.ljust(widths[0])}  {ours.rjust(widths[1])}  {paper.rjust(widths[2])}".rstrip() for name, ours, paper in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + 4))
+    return "\n".join([*text, f"{results.images} images, {results.seconds:.1f} s; 255 is not counted"])
+
+
+def write_multiclass_report(folder: Path, results: MulticlassResults) -> None:
+    """Write `report.html` into `folder`: the table, and the confusion matrix in percent of each class's pixels."""
+    pixels = results.matrix.sum(axis=1, keepdims=True)
+    shares = np.rint(100 * results.matrix / np.maximum(pixels, 1)).astype(np.int64)
+    facts = {name: str(value) for name, value in results.provenance.items() if isinstance(value, (str, int, float))}
+    write_page(
+        folder / "report.html",
+        "multiclass.html.j2",
+        title=" · ".join(facts[name] for name in ("experiment", "benchmark", "split") if name in facts),
+        results=results,
+        columns=COLUMNS,
+        rows=results.rows(),
+        shares=shares.tolist(),
+        facts=facts,
+    )

@@ -1,0 +1,41 @@
+"""What each benchmark of `evaluate.py` measures by: its usual split and templates, and which keys it takes. Names alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A benchmark's rules.
+
+    Attributes:
+        split: what `split=auto` means.
+        templates: what `prompt.templates=auto` means (facts Sec. 2: the bare phrase, "a photo of a {}." on Pascal-5i by text).
+        needs: keys without a default.
+        takes: keys that may be given; others would reach nothing, and are refused.
+    """
+
+    split: str = "test"
+    templates: str = "plain"
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ("save_predictions",)
+
+
+_LVIS = Protocol(split="val")
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "phrasecut": Protocol(),
+    "phrasecut_visual": Protocol(),
+    "visual_prompts": Protocol(takes=()),
+    "pascal_zeroshot": Protocol(split="val", needs=("unseen",), takes=("background_threshold",)),
+    "pascal5i_one_shot": Protocol(split="val", needs=("fold",), takes=("episodes", "save_predictions")),
+    "pascal5i_text": Protocol(split="val", templates="fixed", needs=("fold",)),
+    "coco20i_one_shot": Protocol(split="val2014", needs=("fold",), takes=("episodes", "save_predictions")),
+    "coco20i_text": Protocol(split="val2014", templates="fixed", needs=("fold",), takes=("episodes", "save_predictions")),
+    "lvis_affordances": _LVIS,
+    "lvis_attributes": _LVIS,
+    "lvis_meronymy": _LVIS,
+    "folder": Protocol(),
+}
+OPTIONAL_KEYS = ("fold", "unseen", "episodes", "background_threshold", "save_predictions")
+EXAMPLES = {"fold": "fold=0", "unseen": "unseen=10"}

@@ -1,0 +1,62 @@
+"""Which reader a training config names: what it trains on, and what it is validated on meanwhile."""
+
+from pathlib import Path
+from typing import Any
+
+from clipseg.data.class_words import phrase_filter
+from clipseg.data.coco import coco20i_training, coco20i_validation
+from clipseg.data.folder import FolderData
+from clipseg.data.lvis import lvis_names, lvis_training
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.sample import Reader
+from clipseg.errors import ClipSegError
+from clipseg.run.settings import DataSettings, TrainConfig
+
+
+def training_data(config: TrainConfig, root: Path) -> Reader:
+    """The data of `data.format` in `root`, split `data.train_split`, cropped, shuffled and engineered as `data` says.
+
+    Raises:
+        ClipSegError: another layout, no such split, or malformed data.
+    """
+    data = config.data
+    if not data.crop and data.format != "phrasecut":
+        raise ClipSegError(f"data.crop=false is there for data.format=phrasecut only, not {data.format}")
+    choices: dict[str, Any] = {
+        "split": data.train_split,
+        "seed": config.seed,
+        "phrases_per_image": config.training.phrases_per_image,
+        "negatives": data.negatives,
+        "visual_support": data.visual_support,
+    }
+    if data.format == "coco20i":
+        assert config.fold is not None  # the settings have checked this
+        return coco20i_training(root, fold=config.fold, **choices)
+    choices["exclude"] = phrase_filter(data.exclude) if data.exclude else None
+    if data.format == "lvis":
+        return lvis_training(root, **choices)
+    if data.format == "folder":
+        return FolderData(root, training=True, **choices)
+    return PhraseCut(root, training=True, crop=data.crop, **choices, **_leniency(data))
+
+
+def validation_data(config: TrainConfig, root: Path, split: str) -> Reader:
+    """Whole images of a split of the same data, asked for by text; on COCO-20i one-shot, of the classes that are trained on.
+
+    Raises:
+        ClipSegError: as in `training_data`.
+    """
+    data = config.data
+    if data.format == "coco20i":
+        assert config.fold is not None
+        return coco20i_validation(root, split=split, fold=config.fold, visual_support=data.visual_support)
+    if data.format == "lvis":
+        return lvis_names(root, split=split, exclude=phrase_filter(data.exclude) if data.exclude else None)
+    if data.format == "folder":
+        return FolderData(root, split=split, training=False)
+    return PhraseCut(root, split=split, training=False, **_leniency(data))
+
+
+def _leniency(data: DataSettings) -> dict[str, Any]:
+    """What of PhraseCut is left out or let pass."""
+    return {name: getattr(data, name) for name in ("skip_known_bad", "allow_missing", "allow_degenerate")}
