@@ -44,6 +44,8 @@ def train(config: TrainConfig) -> None:
             config.model.decoder,
             image_size=config.model.image_size,
             seed=config.seed,
+            image_tower=config.model.backbone.image_tower,
+            image_tower_pretrained=config.model.backbone.image_tower_pretrained,
         ).to(device)
         read = functools.partial(
             PhraseCut,
