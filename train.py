@@ -42,6 +42,8 @@ def train(config: TrainConfig) -> None:
             config.model.decoder,
             image_size=config.model.image_size,
             seed=config.seed,
+            image_tower=config.model.backbone.image_tower,
+            image_tower_pretrained=config.model.backbone.image_tower_pretrained,
         ).to(device)
         data = training_data(config, root)
         # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and

@@ -7,6 +7,7 @@ any input size the patch divides, and resample the positions as the paper does. 
 
 import functools
 import hashlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class CLIPBackbone(nn.Module):
         name: what errors call it.
 
     Attributes:
-        width: C, of the image tower. depth: its number of blocks. patch_size: P. embed_dim: E.
+        width: C, of the image tower that activations come from. depth: its number of blocks. patch_size: P. embed_dim: E.
     """
 
     clip: Any  # open_clip's modules are untyped
@@ -79,12 +80,7 @@ class CLIPBackbone(nn.Module):
             layers: ascending block indices; the paper's are 3, 7, 9.
         """
         tokens, grid = self._embed(images)
-        found = []
-        for index, block in enumerate(self.clip.visual.transformer.resblocks[: layers[-1] + 1]):
-            tokens = run_block(block, tokens)
-            if index in layers:
-                found.append(tokens)
-        return Activations(found, grid)
+        return Activations(read_out(self.clip.visual.transformer.resblocks, tokens, layers), grid)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
@@ -116,10 +112,10 @@ class CLIPBackbone(nn.Module):
                 f"backbone {self.name!r} attends in a way of its own, which cannot be masked; choose another ViT"
             )
         tokens, _ = self._embed(images)
-        visible = visible_tokens(images, masks, self.patch_size)
+        visible = visible_tokens(images, masks, self.clip.visual.patch_size[0])
         masked = functools.partial(masked_attention, visible=visible, rows=rows, how=how)
         for index, block in enumerate(blocks):
-            is_masked = layers == "all" or index == self.depth - 1
+            is_masked = layers == "all" or index == len(blocks) - 1
             tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
         return self._embedding(tokens)
 
@@ -169,16 +165,12 @@ class CLIPBackbone(nn.Module):
 
     def checksum(self) -> str:
         """SHA-256 over all weights in float32: which CLIP a decoder was trained on."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.clip.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.float().cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        return weights_checksum(self.clip)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
-        check_images(images, self.patch_size)
         visual = self.clip.visual
+        check_images(images, visual.patch_size[0])
         patches = visual.conv1(images)
         grid = (patches.shape[2], patches.shape[3])
         patches = patches.flatten(2).transpose(1, 2)
@@ -186,21 +178,45 @@ class CLIPBackbone(nn.Module):
         return visual.ln_pre(torch.cat([cls, patches], dim=1) + self._positions(grid)), grid
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """The positional embedding at another grid: plain bicubic, no antialiasing, corners not aligned (facts Sec. 1)."""
+        """The positional embedding of the image tower at a grid."""
         visual = self.clip.visual
-        positions = visual.positional_embedding
-        if grid == tuple(visual.grid_size):
-            return positions
-        cls, patches = positions[:1], positions[1:].T.unflatten(1, visual.grid_size)
-        patches = F.interpolate(patches[None], size=grid, mode="bicubic", align_corners=False)[0]
-        return torch.cat([cls, patches.flatten(1).T])
+        return resample_positions(visual.positional_embedding, tuple(visual.grid_size), grid)
+
+
+def read_out(blocks: Iterable[nn.Module], tokens: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """The tokens `[B, T, C]` after the blocks with the given ascending indices; blocks behind the deepest are not run."""
+    found = []
+    for index, block in enumerate(itertools.islice(blocks, layers[-1] + 1)):
+        tokens = run_block(block, tokens)
+        if index in layers:
+            found.append(tokens)
+    return found
+
+
+def resample_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Positions `[1 + n, C]`, class token first, of a `native` grid -> at another: plain bicubic, no antialiasing, corners not
+    aligned (facts Sec. 1)."""
+    if grid == native:
+        return positions
+    cls, patches = positions[:1], positions[1:].T.unflatten(1, native)
+    patches = F.interpolate(patches[None], size=grid, mode="bicubic", align_corners=False)[0]
+    return torch.cat([cls, patches.flatten(1).T])
+
+
+def weights_checksum(module: nn.Module) -> str:
+    """SHA-256 over the names and float32 values of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 causal_attention: Attention = functools.partial(F.scaled_dot_product_attention, is_causal=True)
 
 
 def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_product_attention) -> Tensor:
-    """One pre-norm transformer block of open_clip on tokens `[B, T, C]`: its own modules, attention without the detours.
+    """One pre-norm transformer block on tokens `[B, T, C]`; open_clip's by its own modules, attention without the detours.
 
     `attend` takes queries, keys and values `[B, heads, T, C / heads]` and returns what each token gathers, in the same shape.
     """

@@ -14,6 +14,7 @@ from torch import nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
+from clipseg.network.hub import quiet_hub
 from clipseg.network.mini import load_mini_clip
 from clipseg.network.tensor_files import one_line, read_folder_weights
 from clipseg.network.transformers_config import UNNAMED, is_transformers_folder, named_sizes, read_folder_config
@@ -113,7 +114,7 @@ def find_weights(name: str, pretrained: str | Path) -> Path:
     entry = open_clip.get_pretrained_cfg(name, str(pretrained))
     _check_activation(name, f"tag {pretrained!r}", wanted, trained=bool(entry.get("quick_gelu", False)))
     try:
-        with _without_open_clip_log():
+        with _without_open_clip_log(), quiet_hub():
             return Path(open_clip.download_pretrained(entry))
     except Exception as error:  # urllib, ssl, huggingface_hub and httpx each raise their own
         source = f"https://huggingface.co/{entry['hf_hub'].rstrip('/')}" if entry.get("hf_hub") else entry.get("url")

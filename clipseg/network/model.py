@@ -8,15 +8,17 @@ logit a pixel.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import Activations, CLIPBackbone
+from clipseg.network.baselines import ViTBackbone, load_image_tower
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
+from clipseg.network.read_outs import are_fractions, blocks_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,15 @@ class ModelConfig:
     decoder: str = "clipseg"
     image_size: int = 352
     seed: int = 0
+    image_tower: str | None = None
+    image_tower_pretrained: bool | str = True
 
     def __post_init__(self) -> None:
+        if self.image_tower is None and self.image_tower_pretrained is not True:
+            raise ClipSegError(
+                f"image_tower_pretrained={self.image_tower_pretrained!r} without an image_tower; name one, or leave it out "
+                "(pretrained is for CLIP's weights)"
+            )
         if self.head not in HEADS:
             raise ClipSegError(f"head={self.head!r} is unknown; expected one of {', '.join(HEADS)}")
         if self.decoder not in ("clipseg", "deconv"):
@@ -129,13 +138,15 @@ def _square_grid(tokens: int) -> tuple[int, int]:
 def create_model(
     backbone: str = "ViT-B-16-quickgelu",
     pretrained: str | None = "openai",
-    extract_layers: Sequence[int] = (3, 7, 9),
+    extract_layers: Sequence[float] = (3, 7, 9),
     reduce_dim: int = 64,
     head: str = "plain",
     decoder: str = "clipseg",
     *,
     image_size: int = 352,
     seed: int = 0,
+    image_tower: str | None = None,
+    image_tower_pretrained: bool | str = True,
 ) -> CLIPSeg:
     """A model with a fresh decoder.
 
@@ -143,26 +154,47 @@ def create_model(
         backbone: any open_clip ViT ("ViT-B-16-quickgelu" is the paper's), or "mini", the embedded one.
         pretrained: an open_clip tag, a local weights file or folder, or None for random weights. "mini" has weights of its
             own only, which the default means there.
-        extract_layers: 0-based indices of the blocks whose output the decoder reads, ascending.
+        extract_layers: the blocks whose output the decoder reads, ascending: 0-based indices, or fractions of the depth in
+            (0, 1), of which (0.25, 0.58, 0.75) are blocks 3, 7 and 9 of 12 (`read_outs.blocks_at`). The config keeps indices.
         reduce_dim: D, the decoder's width, a multiple of 4.
         head: "plain" or "refined".
         decoder: "clipseg", or "deconv", the baseline without attention.
         image_size: the square size in pixels to which images are squashed for training and evaluation.
         seed: of the decoder's initial weights, and of a random backbone's.
+        image_tower: a ViT of timm that gives the activations in place of CLIP's own image tower, which then serves prompt
+            images only: "vit_base_patch16_384", with image_size=384, is the paper's ViTSeg.
+        image_tower_pretrained: True for timm's own weights, a local file or folder with them, or False for random ones.
 
     Raises:
         ClipSegError: a value that does not exist or does not fit, or weights that cannot be had.
     """
     if backbone == "mini" and pretrained == "openai":
         pretrained = "mini"
+    by_depth = are_fractions(extract_layers)
+    # The rest is checked before any weights are fetched; fractions have to wait until the depth is known.
+    indices = range(len(extract_layers)) if by_depth else map(int, extract_layers)
     config = ModelConfig(
         backbone=backbone,
         pretrained=pretrained,
-        extract_layers=tuple(extract_layers),
+        extract_layers=tuple(indices),
         reduce_dim=reduce_dim,
         head=head,
         decoder=decoder,
         image_size=image_size,
         seed=seed,
+        image_tower=image_tower,
+        image_tower_pretrained=image_tower_pretrained,
     )
-    return CLIPSeg(load_backbone(backbone, pretrained, seed=seed), config)
+    built = build_backbone(config)
+    if by_depth:
+        config = replace(config, extract_layers=blocks_at(extract_layers, built.depth))
+    return CLIPSeg(built, config)
+
+
+def build_backbone(config: ModelConfig) -> CLIPBackbone:
+    """The frozen part that a config names: a CLIP, or a CLIP beside an image tower of timm."""
+    backbone = load_backbone(config.backbone, config.pretrained, seed=config.seed)
+    if config.image_tower is None:
+        return backbone
+    tower = load_image_tower(config.image_tower, config.image_tower_pretrained, seed=config.seed)
+    return ViTBackbone(backbone, tower, name=config.image_tower)

@@ -54,6 +54,8 @@ def _plain_clip(model: CLIPSeg) -> CLIP:
     clip: Any = model.backbone.clip
     tokenizer: Any = model.backbone.tokenizer
     config = model.config
+    if config.image_tower is not None:
+        raise ClipSegError(f"image_tower={config.image_tower} has no place in transformers' layout; only CLIP's own has")
     if config.decoder != "clipseg":
         raise ClipSegError(f"decoder={config.decoder} has no place in transformers' layout; only decoder=clipseg has")
     if config.head == "refined" and model.backbone.patch_size != 16:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -12,8 +12,9 @@ from safetensors.torch import save as to_safetensors
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write, read_json, write_json
 from clipseg.network.authors_layout import load_authors
-from clipseg.network.clip_weights import WEIGHT_SUFFIXES, load_backbone
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.clip_weights import WEIGHT_SUFFIXES
+from clipseg.network.hub import quiet_hub
+from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
 from clipseg.network.tensor_files import FOLDER_NAMES, check_tensors, one_line, read_weights, shapes_of
 from clipseg.network.transformers_config import is_transformers_folder
 from clipseg.network.transformers_import import load_transformers
@@ -23,12 +24,21 @@ CHECKPOINT = {"format": "clipseg-checkpoint", "version": 1}
 RELEASE = {"format": "clipseg-release", "version": 1}
 
 
+class Chosen(NamedTuple):
+    """What the caller of `load` wants; None: what the file says."""
+
+    pretrained: str | Path | None
+    extract_layers: tuple[int, ...] | None
+    image_tower_pretrained: str | Path | None
+
+
 def load(
     x: str | Path,
     *,
     device: str | torch.device = "cpu",
     pretrained: str | Path | None = None,
     extract_layers: Sequence[int] | None = None,
+    image_tower_pretrained: str | Path | None = None,
 ) -> CLIPSeg:
     """A trained model, in evaluation mode; its `config` says what it was built from.
 
@@ -41,6 +51,7 @@ def load(
             folder. By default what the file says; for the authors' files "openai".
         extract_layers: read-outs other than those the file says; for the authors' files, which do not say it, (3, 6, 9)
             by default.
+        image_tower_pretrained: where the weights of a ViTSeg's image tower lie, if not where the file says.
 
     Raises:
         ClipSegError: nothing there, something else, damaged, other keys, shapes or values than the model's, or another CLIP
@@ -48,7 +59,10 @@ def load(
     """
     path = _locate(x)
     layers = None if extract_layers is None else tuple(extract_layers)
-    model = _load_folder(path, pretrained, layers) if path.is_dir() else _load_file(path, pretrained, layers)
+    chosen = Chosen(pretrained, layers, image_tower_pretrained)
+    model = _load_folder(path, chosen) if path.is_dir() else _load_file(path, chosen)
+    if image_tower_pretrained is not None and model.config.image_tower is None:
+        raise ClipSegError(f"{path}: has no image tower but CLIP's; leave image_tower_pretrained out")
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
@@ -77,9 +91,11 @@ def _download(name: str) -> Path:
 
     wanted = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=["config.json", "preprocessor_config.json", "pytorch_model*"]))
+        with quiet_hub():
+            folder = Path(snapshot_download(name, allow_patterns=wanted))
+            if not any(folder.glob("*.safetensors")):
+                pickled = ["config.json", "preprocessor_config.json", "pytorch_model*"]
+                folder = Path(snapshot_download(name, allow_patterns=pickled))
         return folder
     except Exception as error:  # huggingface_hub, httpx and the operating system each raise their own
         raise ClipSegError(
@@ -88,13 +104,13 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _load_folder(folder: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+def _load_folder(folder: Path, chosen: Chosen) -> CLIPSeg:
     if (folder / "checkpoints").is_dir():
-        return _load_file(folder / "checkpoints" / "last.pt", pretrained, layers)
+        return _load_file(folder / "checkpoints" / "last.pt", chosen)
     if is_transformers_folder(folder):
-        if pretrained is not None:
-            raise ClipSegError(f"{folder}: holds a CLIP of its own; leave pretrained={str(pretrained)!r} out")
-        return load_transformers(folder, layers)
+        if chosen.pretrained is not None:
+            raise ClipSegError(f"{folder}: holds a CLIP of its own; leave pretrained={str(chosen.pretrained)!r} out")
+        return load_transformers(folder, chosen.extract_layers)
     if not (folder / "config.json").is_file():
         raise ClipSegError(
             f"{folder}: has neither checkpoints/ nor config.json; expected a run folder, a release or transformers' layout"
@@ -105,40 +121,45 @@ def _load_folder(folder: Path, pretrained: str | Path | None, layers: tuple[int,
             f"{folder / 'config.json'}: neither a release (version {RELEASE['version']}) nor a CLIPSeg of transformers"
         )
     weights = folder / "model.safetensors"
-    return _load_ours(config | {"model": read_weights(weights)}, weights, pretrained, layers)
+    return _load_ours(config | {"model": read_weights(weights)}, weights, chosen)
 
 
-def _load_file(path: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+def _load_file(path: Path, chosen: Chosen) -> CLIPSeg:
     if path.name in FOLDER_NAMES and (path.parent / "config.json").is_file():
-        return _load_folder(path.parent, pretrained, layers)
+        return _load_folder(path.parent, chosen)
     state = read_weights(path)
     if not isinstance(state, dict):
         raise ClipSegError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
     if "format" not in state:
-        return load_authors(state, path, pretrained, layers)
+        return load_authors(state, path, chosen.pretrained, chosen.extract_layers)
     if {key: state.get(key) for key in CHECKPOINT} != CHECKPOINT:
         raise ClipSegError(
             f"{path}: no checkpoint of train.py of version {CHECKPOINT['version']}; load it with the version that wrote it"
         )
-    return _load_ours(state, path, pretrained, layers)
+    return _load_ours(state, path, chosen)
 
 
-def _load_ours(state: Mapping[str, Any], path: Path, pretrained: str | Path | None, layers: tuple[int, ...] | None) -> CLIPSeg:
+def _load_ours(state: Mapping[str, Any], path: Path, chosen: Chosen) -> CLIPSeg:
     """A checkpoint or a release: the decoder, how it was built, and the checksum of the CLIP it was trained on."""
     config = _model_config(state.get("model_config"), path)
-    if pretrained is not None:
-        config = dataclasses.replace(config, pretrained=str(pretrained))
+    if chosen.pretrained is not None:
+        config = dataclasses.replace(config, pretrained=str(chosen.pretrained))
+    if chosen.image_tower_pretrained is not None and config.image_tower is not None:
+        config = dataclasses.replace(config, image_tower_pretrained=str(chosen.image_tower_pretrained))
+    layers = chosen.extract_layers
     if layers is not None:
         if len(layers) != len(config.extract_layers):
             raise ClipSegError(
                 f"{path}: its decoder takes {len(config.extract_layers)} read-outs, extract_layers={layers} names {len(layers)}"
             )
         config = dataclasses.replace(config, extract_layers=layers)
-    backbone = load_backbone(config.backbone, config.pretrained, seed=config.seed)
+    backbone = build_backbone(config)
     if backbone.checksum() != state.get("backbone_checksum"):
         raise ClipSegError(
-            f"{path}: trained on another CLIP than {config.backbone} with pretrained={config.pretrained!r}; name the weights "
-            "it was trained on with pretrained= (a random CLIP can be drawn again only by the torch version that drew it)"
+            f"{path}: trained on another CLIP than {config.backbone} with pretrained={config.pretrained!r}"
+            f"{_tower_named(config)}; name the weights it was trained on with pretrained="
+            f"{' or image_tower_pretrained=' if config.image_tower else ''} (random weights can be drawn again only by the "
+            "torch version that drew them)"
         )
     model = CLIPSeg(backbone, config)
     tensors = state.get("model")
@@ -146,6 +167,12 @@ def _load_ours(state: Mapping[str, Any], path: Path, pretrained: str | Path | No
         raise ClipSegError(f"{path}: holds no decoder weights; expected a state dict under 'model'")
     model.decoder.load_state_dict(check_tensors(tensors, shapes_of(model.decoder), source=path), strict=True)
     return model
+
+
+def _tower_named(config: ModelConfig) -> str:
+    if config.image_tower is None:
+        return ""
+    return f" or another {config.image_tower} than of image_tower_pretrained={config.image_tower_pretrained!r}"
 
 
 def _model_config(fields: Any, path: Path) -> ModelConfig:
@@ -172,9 +199,10 @@ def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mappin
     """
     folder = Path(folder)
     config = dataclasses.asdict(model.config)
-    if config["pretrained"] is not None and Path(config["pretrained"]).exists():
-        # A path of this machine helps nobody else; the checksum tells whether a file is the right one.
-        config["pretrained"] = Path(config["pretrained"]).name
+    for key in ("pretrained", "image_tower_pretrained"):
+        if isinstance(config[key], str) and Path(config[key]).exists():
+            # A path of this machine helps nobody else; the checksum tells whether a file is the right one.
+            config[key] = Path(config[key]).name
     content = {**RELEASE, "model_config": config, "backbone_checksum": model.backbone.checksum()}
     assert not content.keys() & extra.keys(), "extra must not hide what the release says of itself"
     (folder / "config.json").unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def check_same_run(state: dict[str, Any], model_config: Any, backbone_checksum: 
     """Raise `ClipSegError` where a checkpoint belongs to another model than the one being trained."""
     ours, theirs = as_plain(model_config), state["model_config"]
     # Where the weights lie may change between machines; what they are may not, and the checksum sees to that.
-    differing = [key for key in ours if key != "pretrained" and ours[key] != theirs.get(key)]
+    differing = [key for key in ours if key not in ("pretrained", "image_tower_pretrained") and ours[key] != theirs.get(key)]
     if differing:
         found = ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in differing)
         raise ClipSegError(f"the checkpoint is of another model: {found}; resume with its own config")

@@ -18,10 +18,12 @@ MISSING: Any = "???"
 
 @dataclass
 class BackboneSettings:
-    """Which CLIP (`network/clip_weights.py`)."""
+    """Which CLIP (`network/clip_weights.py`), and what stands in for its image tower (`network/baselines.py`)."""
 
     name: str = "ViT-B-16-quickgelu"
     pretrained: str | None = "openai"
+    image_tower: str | None = None  # a ViT of timm, such as vit_base_patch16_384; null: CLIP's own
+    image_tower_pretrained: bool | str = True  # timm's weights, a local file or folder with them, or false for random ones
 
 
 @dataclass
@@ -29,7 +31,8 @@ class ModelSettings:
     """The network (`network/model.py`)."""
 
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
-    extract_layers: list[int] = field(default_factory=lambda: [3, 7, 9])
+    # Block indices, or fractions of the depth in (0, 1), of which 0.25, 0.58, 0.75 are blocks 3, 7, 9 of 12.
+    extract_layers: list[int | float] = field(default_factory=lambda: [3, 7, 9])
     reduce_dim: int = 64
     head: str = "plain"
     decoder: str = "clipseg"
