@@ -7,3 +7,8 @@ standard error and exit status 2. Our own mistakes stay `AssertionError`s with a
 
 class ClipSegError(Exception):
     """Bad input from outside. The message is one line: what was found (file, value), what was expected, what to do."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -65,7 +65,7 @@ def open_pil(source: str | Path | bytes, *, name: str | None = None) -> Image.Im
         raise ClipSegError(f"{label}: not an image, or an empty file") from error
     # Damaged headers make Pillow's readers raise nearly anything.
     except Exception as error:
-        raise ClipSegError(f"{label}: cannot be read ({_one_line(error)})") from error
+        raise ClipSegError(f"{label}: cannot be read ({one_line(error)})") from error
 
 
 def _from_pil(image: Image.Image, name: str, exif: bool) -> Tensor:
@@ -79,7 +79,7 @@ def _from_pil(image: Image.Image, name: str, exif: bool) -> Tensor:
         pixels = np.asarray(image if is_wide else image.convert("RGB"))
     # Decoders raise whatever they meet in damaged bytes; all of it means the same to a caller.
     except Exception as error:
-        raise ClipSegError(f"{name}: truncated or damaged ({_one_line(error)}); fetch or write the file again") from error
+        raise ClipSegError(f"{name}: truncated or damaged ({one_line(error)}); fetch or write the file again") from error
     if is_animated:
         warnings.warn(f"{name}: animated; only its first frame is used", stacklevel=3)
     if is_wide:
@@ -114,7 +114,3 @@ def _from_array(pixels: np.ndarray, name: str | None) -> Tensor:
         raise ClipSegError(f"{label}: dtype {pixels.dtype}; expected uint8, uint16, bool or float in [0, 1]")
     pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

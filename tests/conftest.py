@@ -1,6 +1,7 @@
 """Fixtures that several test files use."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,30 @@ from PIL import Image
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the two entry points lie beside the package, not in it
+
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 200), "yellow": (220, 200, 50)}
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a door, the module `train` or `evaluate`, in an empty folder -> (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(door: Any, *arguments: str) -> tuple[int, str, str]:
+        from clipseg.door import launch
+        from clipseg.run.settings import EvaluateConfig, TrainConfig
+
+        monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
+        name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", EvaluateConfig)}[door.__name__]
+        status = launch(getattr(door, name), schema, configs=ROOT / "configs", name=name)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -2,21 +2,15 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import evaluate
 import train
-from clipseg.door import launch
 from clipseg.measure.results import Results
-from clipseg.run.settings import EvaluateConfig, TrainConfig
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 SMALL = [
     "experiment=mini_random",
@@ -31,21 +25,6 @@ SMALL = [
     "data.workers=0",
     "evaluate_splits=[]",
 ]
-
-
-@pytest.fixture
-def call(monkeypatch, tmp_path, capsys):
-    """Run a door with arguments, in an empty folder -> (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(door, *arguments):
-        monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
-        name, schema = ("train", TrainConfig) if door is train else ("evaluate", EvaluateConfig)
-        status = launch(getattr(door, name), schema, configs=CONFIGS, name=name)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def train_here(call, root, *overrides):

@@ -106,7 +106,7 @@ def test_one_batch_is_learnt_by_heart(phrasecut_root, tmp_path):
     run(root, tmp_path / "run", steps=170, model=model, batch_size=4, phrases_per_image=4, checkpoint_every=170)
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert records[0]["train/iou_fg"] < 0.4
-    assert records[-1]["train/iou_fg"] > 0.75
+    assert records[-1]["train/iou_fg"] > 0.8
 
 
 def test_phrases_of_an_image_share_its_backbone_pass(phrasecut_root):

@@ -1,7 +1,6 @@
 """Training on every format, from the door on; and what a training's fold and format cannot be."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,14 @@ import pytest
 from made_data import polygon, write_coco, write_lvis
 from test_benchmarks import write_folder
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import evaluate
 import train
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
 from clipseg.data.coco import coco20i_validation
 from clipseg.data.lvis import lvis_names, lvis_training
-from clipseg.door import launch
 from clipseg.errors import ClipSegError
-from clipseg.run.settings import DataSettings, EvaluateConfig, TrainConfig
+from clipseg.run.settings import DataSettings, TrainConfig
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 BOX = (4, 4, 20, 14)
 SMALL = [
     "backbone=mini",
@@ -35,19 +31,6 @@ SMALL = [
     "device=cpu",
     "out=run",
 ]
-
-
-@pytest.fixture
-def call(monkeypatch, tmp_path, capsys):
-    """A door with arguments -> (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(door, *arguments):
-        monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
-        name, schema = ("train", TrainConfig) if door is train else ("evaluate", EvaluateConfig)
-        return launch(getattr(door, name), schema, configs=CONFIGS, name=name), *capsys.readouterr()
-
-    return run
 
 
 def check_training(call, *arguments):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from clipseg.data.annotations import ImageRecord, read_images
 from clipseg.data.fetch import FetchError, PhotoFetcher
 from clipseg.data.layout import IMAGES_FILE, KNOWN_BAD_IMAGES, locate_images
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, read_json
 
 SPLITS = ("train", "val", "test", "miniv")
@@ -114,7 +114,7 @@ def _download_from_drive(path: Path, source: DriveFile) -> None:
             gdown.download(id=source.drive_id, output=file, timeout=60, log_messages=messages)
         # gdown passes on what requests, urllib3 and its own parser raise.
         except Exception as error:
-            raise ClipSegError(f"{path}: Google Drive does not give it ({' '.join(str(error).split())}); {by_hand}") from error
+            raise ClipSegError(f"{path}: Google Drive does not give it ({one_line(error)}); {by_hand}") from error
         if not _is_json(file):
             raise ClipSegError(f"{path}: what Google Drive gives is not the JSON file, or not whole; {by_hand}")
         megabytes = file.seek(0, os.SEEK_END) / 1e6

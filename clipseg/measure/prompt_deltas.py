@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
 
@@ -159,7 +159,7 @@ class PromptDeltas:
             raise ClipSegError(f"{file}: no such file; run evaluate.py benchmark=visual_prompts first") from error
         # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200]
             raise ClipSegError(f"{file}: not a study of visual prompts, or damaged ({reason}); run it again") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
 
@@ -137,7 +137,7 @@ class Results:
             raise ClipSegError(f"{file}: not consistent ({error}); evaluate again") from error
         # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200]
             raise ClipSegError(f"{file}: not a results file, or damaged ({reason}); evaluate again") from error
 
     @staticmethod

@@ -12,11 +12,11 @@ import torch
 from open_clip.model import CLIP
 from torch import nn
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
 from clipseg.network.hub import quiet_hub
 from clipseg.network.mini import load_mini_clip
-from clipseg.network.tensor_files import one_line, read_folder_weights
+from clipseg.network.tensor_files import read_folder_weights
 from clipseg.network.transformers_config import UNNAMED, is_transformers_folder, named_sizes, read_folder_config
 from clipseg.network.transformers_layout import clip_of_folder, clip_weights
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 
 # The names under which a folder in transformers' layout keeps its weights, safetensors first.
@@ -115,8 +115,3 @@ def _listed(names: list[str], most: int = 12) -> str:
 def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:
     """The keys and shapes of a module's state dict."""
     return {key: tensor.shape for key, tensor in module.state_dict().items()}
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

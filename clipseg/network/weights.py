@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save as to_safetensors
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, read_json, write_json
 from clipseg.network.authors_layout import load_authors
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
 from clipseg.network.hub import quiet_hub
 from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
-from clipseg.network.tensor_files import FOLDER_NAMES, check_tensors, one_line, read_weights, shapes_of
+from clipseg.network.tensor_files import FOLDER_NAMES, check_tensors, read_weights, shapes_of
 from clipseg.network.transformers_config import is_transformers_folder
 from clipseg.network.transformers_import import load_transformers
 
