@@ -2,6 +2,7 @@
 
 One process or many (`torchrun --nproc_per_node=N train.py …`), one output folder, `OUT`:
 `config.yaml`, `provenance.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard's files, `eval/<split>/`.
+With `resume=auto` a run goes on where it stopped, and one that is finished is left alone.
 """
 
 import sys
@@ -31,6 +32,10 @@ def train(config: TrainConfig) -> None:
     with started(device) as processes:
         folder = Path(processes.from_main(config.out))
         state = find_resume(config.resume, folder)
+        if config.resume == "auto" and state is not None and finished(config, folder, state["step"]):
+            if processes.is_main:
+                print(f"{folder}: finished already")
+            return
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         root = data_root(config.data.root)
         model = create_model(
@@ -86,16 +91,29 @@ def train(config: TrainConfig) -> None:
                 processes=processes,
             )
             log.hparams(asdict(config), validation.metrics)
-        for split in config.evaluate_splits:
+        for name, split, benchmark in evaluations(config):
             evaluation = replace(
                 evaluation,
-                data=validation_data(config, root, split),
-                provenance=origin | {"benchmark": config.data.format, "split": split},
+                data=validation_data(config, root, split, visual=benchmark == "phrasecut_visual"),
+                provenance=origin | {"benchmark": benchmark, "split": split},
             )
-            results = evaluation.run(progress=f"evaluating {split}")
+            results = evaluation.run(progress=f"evaluating {name}")
             if processes.is_main:
-                evaluation.write(folder / "eval" / split, results, seed=config.seed)
-                print(f"\n{split}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / split / 'report.html'}")
+                evaluation.write(folder / "eval" / name, results, seed=config.seed)
+                print(f"\n{name}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / name / 'report.html'}")
+
+
+def evaluations(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """What follows training: (folder under `eval`, split, benchmark) of each evaluation."""
+    by_text = [(split, split, config.data.format) for split in config.evaluate_splits]
+    visual = [(f"{split}_visual", split, "phrasecut_visual") for split in config.evaluate_visual]
+    return by_text + visual
+
+
+def finished(config: TrainConfig, folder: Path, step: int) -> bool:
+    """Whether all that `config` asks for has been done: what a sweep need not do again."""
+    written = (folder / "eval" / name / "metrics.json" for name, _, _ in evaluations(config))
+    return step >= config.training.steps and all(path.is_file() for path in written)
 
 
 if __name__ == "__main__":

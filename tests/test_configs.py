@@ -50,6 +50,27 @@ def test_every_experiment_composes_and_names_a_model(name):
     )
 
 
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith(("phrasecut", "ablation"))])
+def test_in_small_a_row_stays_what_it_is(name):
+    full, small = (
+        train_settings(f"experiment={name}", "data.root=somewhere"),
+        train_settings(f"experiment={name}", "scale=mini"),
+    )
+    assert (small.data.root, small.model.backbone.name, small.model.image_size) == ("mini", "mini", 176)
+    assert small.training.steps < full.training.steps
+    for part in ("prompt", "threshold"):
+        assert getattr(small, part) == getattr(full, part)
+    for key in ("reduce_dim", "head", "decoder", "extract_layers"):
+        assert getattr(small.model, key) == getattr(full.model, key)
+    assert (small.data.negatives, small.data.visual_support) == (full.data.negatives, full.data.visual_support)
+    assert (small.model.backbone.pretrained is None) == (full.model.backbone.pretrained is None)
+
+
+def test_the_sweep_in_miniature_has_a_folder_a_job():
+    one = train_settings("experiment=ablation_d16", "seed=2", "sweep=miniature")
+    assert (one.out, one.resume, one.data.root) == ("outputs/miniature/ablation_d16/seed_2", "auto", "mini")
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_says_what_it_is(name):
     head = (CONFIGS / "experiment" / f"{name}.yaml").read_text()

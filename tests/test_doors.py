@@ -68,6 +68,31 @@ def test_resume_auto_goes_on_and_a_full_folder_is_not_overwritten(call, phrasecu
     assert [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
+def test_visual_prompts_are_evaluated_too_and_a_finished_run_is_left_alone(call, phrasecut_root):
+    root = phrasecut_root(n=4)
+    asked = ["evaluate_splits=[test]", "evaluate_visual=[test]", "seed=3"]
+    assert train_here(call, root, *asked)[0] == 0
+    assert Results.load("run/eval/test_visual").provenance["benchmark"] == "phrasecut_visual"
+    status, _, _ = call(
+        evaluate,
+        "checkpoint=run",
+        "benchmark=phrasecut_visual",
+        "prompt.visual_prompt=crop_blur_intensity10",
+        "seed=3",
+        "out=again",
+    )
+    assert status == 0
+    assert np.array_equal(Results.load("again").counts.tp, Results.load("run/eval/test_visual").counts.tp)
+
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    status, out, err = train_here(call, root, *asked, "resume=auto")
+    assert (status, out, err) == (0, "run: finished already\n", "")
+    assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    Path("run/eval/test_visual/metrics.json").unlink()
+    assert train_here(call, root, *asked, "resume=auto")[0] == 0
+    assert Path("run/eval/test_visual/metrics.json").is_file()
+
+
 def cut_json(root):
     path = root / "refer_train.json"
     path.write_text(path.read_text()[:200])

@@ -116,6 +116,7 @@ class TrainConfig:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluate_splits: list[str] = field(default_factory=list)  # evaluated after training, each into OUT/eval/<split>
+    evaluate_visual: list[str] = field(default_factory=list)  # splits, by visual prompts alone, into OUT/eval/<split>_visual
     fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
     threshold: float = 0.3
     seed: int = 0
@@ -126,6 +127,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
         _fold(self.fold)
+        if self.evaluate_visual and self.data.format != "phrasecut":
+            raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
         by_rule = str(self.data.exclude).startswith("pascal5i_fold")
         if self.data.format == "coco20i" and self.fold is None:
             raise ClipSegError(f"data.format=coco20i needs the fold that is held out; add {EXAMPLES['fold']}")

@@ -40,8 +40,14 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
     return PhraseCut(root, training=True, crop=data.crop, **choices, **_leniency(data))
 
 
-def validation_data(config: TrainConfig, root: Path, split: str) -> Reader:
+def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool = False) -> Reader:
     """Whole images of a split of the same data, asked for by text; on COCO-20i one-shot, of the classes that are trained on.
+
+    Args:
+        config: names the data.
+        root: where it lies.
+        split: of it.
+        visual: on PhraseCut, asked for by another sample of the phrase, where there is one.
 
     Raises:
         ClipSegError: as in `training_data`.
@@ -54,7 +60,7 @@ def validation_data(config: TrainConfig, root: Path, split: str) -> Reader:
         return lvis_names(root, split=split, exclude=phrase_filter(data.exclude) if data.exclude else None)
     if data.format == "folder":
         return FolderData(root, split=split, training=False)
-    return PhraseCut(root, split=split, training=False, **_leniency(data))
+    return PhraseCut(root, split=split, training=False, seed=config.seed, visual_support=visual, **_leniency(data))
 
 
 def _leniency(data: DataSettings) -> dict[str, Any]:
