@@ -62,8 +62,14 @@ def test_a_narrow_clone_segments_at_its_size(name: str, patch_size: int, layers:
         )
 
 
-def test_an_experiment_s_own_read_outs_win():
-    assert model_settings("experiment=ablation_layer3", "backbone=vit_b32").extract_layers == [3]
+ONE_READ_OUT = {"ablation_layer3": 0.25, "phrasecut_deconv": 0.75, "generalized_deconv": 0.75, "zeroshot_unseen4_deconv": 0.75}
+
+
+@pytest.mark.parametrize(("experiment", "depth"), ONE_READ_OUT.items())
+def test_an_experiment_s_own_read_out_wins_and_is_as_deep_in_any_vit(experiment: str, depth: float):
+    for backbone, blocks in (("vit_b16", 12), ("vit_l14", 24)):
+        layers = model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers
+        assert blocks_at(layers, blocks) == (depth * blocks,)
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("phrasecut_vitseg_pc", 0.3), ("phrasecut_vitseg_pc_plus", 0.1)])

@@ -3,11 +3,13 @@
 import json
 import math
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 import clipseg
 from clipseg.data import mini
@@ -15,6 +17,7 @@ from clipseg.data.sample import Support
 from clipseg.door import launch
 from clipseg.errors import ClipSegError
 from clipseg.measure.prompt_deltas import PAPER, PromptDeltas
+from clipseg.network.baselines import ViTBackbone
 from clipseg.network.model import create_model
 from clipseg.network.preprocess import normalise, resize_image, resize_object
 from clipseg.prompts.attention import ALL_VARIANTS, choose_variants
@@ -151,6 +154,17 @@ def test_a_bad_argument_is_one_line(model, root, monkeypatch, tmp_path, capsys, 
     assert named in error
     assert error.count("\n") == 1
     assert not Path("here").exists()
+
+
+def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(model, root):
+    tower = VisionTransformer(img_size=112, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=0)
+    shown = []
+    for backbone in (model.backbone, ViTBackbone(model.backbone, tower, name="finer patches")):
+        study = PromptStudy(backbone, source_of(root), variants=("clip_mask_cls_all",), image_size=112)
+        (sheet,) = islice(study._sheets(0), 1)
+        shown.append(sheet.pictures[-1].pixels)
+    assert backbone.patch_size == 8
+    assert np.array_equal(*shown)
 
 
 def test_every_row_of_the_table_is_a_variant():

@@ -139,7 +139,7 @@ class PromptStudy:
         ]
         masking = tuple(name for name in self.variants if name in ATTENTION_VARIANTS)
         if masking:
-            patch = self.backbone.patch_size
+            patch = self.backbone.clip.visual.patch_size[0]  # not that of an image tower beside it
             seen = visible_tokens(images, masks, patch)[:, 1:].unflatten(1, (self.size[0] // patch, self.size[1] // patch))
             seen = seen.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
             pictures.append(Picture(masking, _pixels(normalise(darken_background(images, seen, intensity=0.2)))))
