@@ -26,7 +26,7 @@ from clipseg.run.distributed import Processes
 from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.settings import EvaluateConfig, PromptSettings
-from clipseg.run.zero_shot_benchmark import measure_zero_shot
+from clipseg.run.zero_shot_benchmark import ZeroShot
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 S = 64
@@ -320,8 +320,9 @@ def test_pascal_zeroshot(model, run, voc, background_threshold):
     labels, photos = voc
     override = [] if background_threshold is None else [f"background_threshold={background_threshold}"]
     figures, printed = run("benchmark=pascal_zeroshot", "unseen=4", "data.root=voc", *override)
-    pixels = []
+    pixels, pixels_by_image = [], []
     for image, label_map in labels.items():
+        first = len(pixels)
         one = [model.encode_text([name]) for name in ("background", *PASCAL_CLASSES)]
         maps = np.stack([answer(model, photos / f"{image}.jpg", condition, keep=False) for condition in one])
         truth = mask_on_canvas(label_map, keep=False)
@@ -335,6 +336,7 @@ def test_pascal_zeroshot(model, run, voc, background_threshold):
                         else maps[best, y, x] <= np.float32(background_threshold)
                     )
                     pixels.append((truth[y, x], 0 if is_background else best))
+        pixels_by_image.append(pixels[first:])
     iou = {}
     for label, name in enumerate(("background", *PASCAL_CLASSES)):
         union = sum(label in pair for pair in pixels)
@@ -348,6 +350,15 @@ def test_pascal_zeroshot(model, run, voc, background_threshold):
     assert figures["samples"] == len(VOC)
     assert "mIoU unseen" in printed
     assert sum(map(sum, json.loads(Path("out/confusion.json").read_text())["rows_are_truth"])) == len(pixels)
+    miou = json.loads(Path("out/image_miou.json").read_text())
+    assert miou.keys() == labels.keys()
+    for number, image in enumerate(labels):
+        own = pixels_by_image[number]
+        ratios = [sum(p == (c, c) for p in own) / sum(c in p for p in own) for c in {c for p in own for c in p}]
+        assert miou[image] == pytest.approx(np.mean(ratios), abs=1e-3)
+    page = Path("out/report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3 * len(VOC)
+    assert "#e0e0c0" in page, "what is not counted has its colour in the legend"
 
 
 @pytest.mark.parametrize(
@@ -409,16 +420,17 @@ def test_two_processes_count_zero_shot_as_one(model, voc, tmp_path):
             return [value]
 
     def counted(processes):
-        return measure_zero_shot(
-            model,
-            PascalZeroShot(tmp_path / "voc"),
+        evaluation = ZeroShot(
+            model=model,
+            data=PascalZeroShot(tmp_path / "voc"),
             prompt=PromptSettings(templates="extended"),
             seed=3,
             background_threshold=None,
             unseen=("cow",),
             provenance={},
             processes=processes,
-        ).matrix
+        )
+        return evaluation.run()[0].matrix
 
     halves = [counted(Half(rank, 2)) for rank in range(2)]
     assert np.array_equal(halves[0] + halves[1], counted(Processes()))

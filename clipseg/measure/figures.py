@@ -141,7 +141,12 @@ def panel(image: NDArray[np.uint8], truth: NDArray[np.uint8], probability: NDArr
     heat = 255 * matplotlib.colormaps["viridis"](probability)[:, :, :3]
     heat_overlay = 0.25 * photo.mean(axis=2, keepdims=True) + 0.75 * heat
     cut = np.where(probability[:, :, None] > threshold, photo, 255)
-    tiles = [_tile(pixels) for pixels in (photo, truth_overlay, heat_overlay, cut)]
+    return strip_jpeg([photo, truth_overlay, heat_overlay, cut])
+
+
+def strip_jpeg(pictures: Sequence[NDArray[Any]]) -> bytes:
+    """Pictures of one size beside each other, RGB `[H, W, 3]` in 0 to 255, as a JPEG file; each at most 224 pixels long."""
+    tiles = [_tile(pixels.astype(np.float32)) for pixels in pictures]
     width, height = tiles[0].size
     strip = Image.new("RGB", (len(tiles) * (width + _GAP_PX) - _GAP_PX, height), "white")
     for place, tile in enumerate(tiles):

@@ -100,6 +100,11 @@ def class_iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
+def image_miou(matrix: NDArray[np.int64]) -> float:
+    """The mean IoU over what the truth or the prediction of one image holds, the background among it; some pixel counts."""
+    return _mean(class_iou(matrix))
+
+
 def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> dict[str, float]:
     """The figures of Tab. 4, as fractions.
 

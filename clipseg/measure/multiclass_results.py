@@ -4,7 +4,7 @@ A folder holds `confusion.json` (all of the counts), `metrics.json` (flat, name 
 `report.html`. Needs no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.files import write_json
+from clipseg.measure.label_maps import LabelMaps, legend
 from clipseg.measure.multiclass import class_iou, zero_shot_summary
 from clipseg.measure.page import write_page
 from clipseg.measure.paper import paper_values
@@ -86,8 +87,8 @@ def format_multiclass(results: MulticlassResults) -> str:
     return "\n".join([*text, f"{results.images} images, {results.seconds:.1f} s; 255 is not counted"])
 
 
-def write_multiclass_report(folder: Path, results: MulticlassResults) -> None:
-    """Write `report.html` into `folder`: the table, and the confusion matrix in percent of each class's pixels."""
+def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery: Mapping[str, Sequence[LabelMaps]]) -> None:
+    """Write `report.html` into `folder`: the table, the confusion matrix in percent of each class's pixels, and pictures."""
     pixels = results.matrix.sum(axis=1, keepdims=True)
     shares = np.rint(100 * results.matrix / np.maximum(pixels, 1)).astype(np.int64)
     facts = {name: str(value) for name, value in results.provenance.items() if isinstance(value, (str, int, float))}
@@ -99,5 +100,6 @@ def write_multiclass_report(folder: Path, results: MulticlassResults) -> None:
         columns=COLUMNS,
         rows=results.rows(),
         shares=shares.tolist(),
+        gallery={title: [(maps, legend(maps, results.names)) for maps in shown] for title, shown in gallery.items() if shown},
         facts=facts,
     )

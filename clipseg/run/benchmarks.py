@@ -13,7 +13,7 @@ from clipseg.data.lvis import lvis_prompts
 from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
-from clipseg.measure.multiclass_results import format_multiclass, write_multiclass_report
+from clipseg.measure.multiclass_results import format_multiclass
 from clipseg.measure.paper import paper_values
 from clipseg.measure.prompt_deltas import format_deltas
 from clipseg.measure.tables import format_table
@@ -25,7 +25,7 @@ from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.prompt_study import PromptStudy, object_source
 from clipseg.run.settings import EvaluateConfig
-from clipseg.run.zero_shot_benchmark import measure_zero_shot
+from clipseg.run.zero_shot_benchmark import ZeroShot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,9 @@ def pascal_zeroshot(job: Job) -> None:
     """Which of the twenty classes of Pascal VOC 2012 each pixel is, some of them unseen in training (Tab. 4)."""
     config = job.config
     assert config.unseen is not None
-    results = measure_zero_shot(
-        job.model,
-        PascalZeroShot(job.root, split=config.split),
+    evaluation = ZeroShot(
+        model=job.model,
+        data=PascalZeroShot(job.root, split=config.split),
         prompt=config.prompt,
         seed=config.seed,
         background_threshold=config.background_threshold,
@@ -150,9 +150,9 @@ def pascal_zeroshot(job: Job) -> None:
         provenance=job.origin,
         processes=job.processes,
     )
+    results, miou = evaluation.run()
     if job.processes.is_main:
-        results.save(job.folder)
-        write_multiclass_report(job.folder, results)
+        evaluation.write(job.folder, results, miou)
         print(format_multiclass(results))
 
 
