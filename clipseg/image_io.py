@@ -15,6 +15,8 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 # What photos and masks come in (the MPO of phones is a JPEG). Pillow opens more, some of it unsafely: EPS starts Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# How files of these formats are called, in small letters.
+SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def read_image(source: ImageLike, *, name: str | None = None, exif: bool = True) -> Tensor:

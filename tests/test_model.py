@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -130,3 +132,15 @@ def test_create_model_says_what_it_is_built_from(monkeypatch: pytest.MonkeyPatch
     assert model.config == expected
     deconv = create_model(extract_layers=(3,), decoder="deconv")
     assert deconv(images(1), conditions(1)).shape == (1, 64, 96)
+
+
+def test_at_another_size_it_is_the_same_model():
+    model = CLIPSeg(narrow_backbone(), ModelConfig(extract_layers=(1, 3, 4), reduce_dim=16, image_size=64))
+    resized = model.at_size(96)
+    assert (model.config.image_size, resized.config) == (64, replace(model.config, image_size=96))
+    with torch.no_grad():
+        model.decoder.head.weight.add_(1)
+    shared = zip(model.parameters(), resized.parameters(), strict=True)
+    assert all(one is other for one, other in shared)
+    with pytest.raises(ClipSegError, match="image_size=90 is not a multiple"):
+        model.at_size(90)

@@ -19,13 +19,12 @@ from clipseg.commands.file_names import slug, unique_stems
 from clipseg.commands.overlay import overlay_figure
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
-from clipseg.image_io import read_image
+from clipseg.image_io import SUFFIXES, read_image
 from clipseg.network.weights import load
 from clipseg.prompts.support import Prompt, VisualPrompt
 from clipseg.run.distributed import choose_device
 from clipseg.segmenter import Segmenter
 
-SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 LINES = "predictions.jsonl"
 
 

@@ -37,7 +37,7 @@ def materialize(root: Path | None = None) -> Path:
     """Write the data set where it is not there yet (some seconds), and tell where it is.
 
     Args:
-        root: its folder; None for `clipseg/mini-<version>` in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`).
+        root: its folder; None for `default_root`.
 
     Returns:
         The folder, in the official PhraseCut layout. It appears as a whole or not at all; the same code gives the same bytes.
@@ -45,7 +45,7 @@ def materialize(root: Path | None = None) -> Path:
     Raises:
         ClipSegError: the folder holds something else, or cannot be written.
     """
-    root = root or _cache_folder() / "clipseg" / f"mini-{version()}"
+    root = root or default_root()
     if (root / "image_data_split.json").is_file():
         return root
     try:
@@ -62,8 +62,10 @@ def materialize(root: Path | None = None) -> Path:
     return root
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def default_root() -> Path:
+    """`clipseg/mini-<version>` in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "clipseg" / f"mini-{version()}"
 
 
 def version() -> str:

@@ -53,7 +53,7 @@ class Sample:
     Attributes:
         image_key: stable name of the image, e.g. "2335".
         image: uint8 RGB `[3, H, W]`.
-        tasks: at least one.
+        tasks: at least one; none where an image is looked at as a whole (`image_classes.py`).
         valid: uint8 `[H, W]`, 0 where the annotators left open what a pixel shows and it is not counted; None: all count.
     """
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipseg.measure.metrics import THRESHOLDS
 
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 _INK = "#010203"  # stands for the page's text colour, and is replaced by it
 _TRUTH_COLOUR = np.array([230, 159, 0], dtype=np.float32)  # the orange
 _TILE_PX, _GAP_PX = 224, 4
@@ -87,6 +87,41 @@ def delta_bars(
         axes.axvline(0, color=_INK, linewidth=1)
         axes.set(xlabel="ΔP(object) in points", yticks=places, yticklabels=names, ylim=(len(names) - 0.4, -0.6))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return _svg(figure)
+
+
+def over_input_size(
+    sizes: Sequence[int],
+    curves: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    native: int,
+) -> str:
+    """Curves over the side of the input in pixels, with 95% intervals where there are some (Fig. 5).
+
+    Args:
+        sizes: S sides, ascending.
+        curves: how each is called -> S fractions; at most four.
+        intervals: of the curves that have some, low and high ends.
+        native: the side the model was made for, which is marked.
+
+    Returns:
+        One `<svg>` element.
+    """
+    with matplotlib.rc_context(_style("input size")):
+        figure = Figure(figsize=(4.8, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(native, color=_INK, linewidth=1, alpha=0.5, label="native size")
+        looks = ((_BLUE, "-", "o"), (_ORANGE, "--", "s"), (_GREEN, "-.", "^"), (_PURPLE, ":", "D"))
+        for (name, values), (colour, line, marker) in zip(curves.items(), looks, strict=False):
+            percent = 100 * np.array(values)
+            axes.plot(sizes, percent, color=colour, linestyle=line, marker=marker, markersize=5, label=name)
+            if name in intervals:
+                low, high = 100 * np.array(intervals[name]).T
+                axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0, label="95% interval")
+        axes.set(xlabel="side of the input in pixels", ylabel="percent", xticks=sizes)
+        axes.set_ylim(max(axes.get_ylim()[0], 0), min(axes.get_ylim()[1], 101))
+        figure.legend(loc="outside upper center", ncols=2)
         return _svg(figure)
 
 

@@ -204,6 +204,12 @@ def mean_interval(values: ArrayLike) -> Interval | NotTestable:
     return Interval(float(sample.mean() - half), float(sample.mean() + half))
 
 
+def share_interval(hits: int, trials: int) -> Interval:
+    """Wilson's interval of a share, such as the accuracy of a classifier on independent images; `trials` is at least 1."""
+    ends = stats.binomtest(hits, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
+
+
 def cluster_bootstrap(
     values: ArrayLike, clusters: Sequence[Any] | NDArray[Any], *, seed: int, repeats: int = 10_000
 ) -> Interval | NotTestable:

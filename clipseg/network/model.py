@@ -6,6 +6,7 @@ image, or a mix of both - becomes one CLIP embedding, the condition. The decoder
 logit a pixel.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,10 +68,7 @@ class CLIPSeg(nn.Module):
         super().__init__()
         if config.extract_layers[-1] >= backbone.depth:
             raise ClipSegError(f"extract_layers={config.extract_layers}: {backbone.name} has blocks 0 to {backbone.depth - 1}")
-        if config.image_size % backbone.patch_size:
-            raise ClipSegError(
-                f"image_size={config.image_size} is not a multiple of {backbone.name}'s patch size {backbone.patch_size}"
-            )
+        _check_image_size(config.image_size, backbone)
         self.config = config
         self.backbone = backbone
         self.decoder = build_decoder(
@@ -83,6 +81,17 @@ class CLIPSeg(nn.Module):
             head=config.head,
             seed=config.seed,
         )
+
+    def at_size(self, image_size: int) -> "CLIPSeg":
+        """This model, its weights shared and not copied, with images squashed to another square size in pixels.
+
+        Raises:
+            ClipSegError: the patch size does not divide it.
+        """
+        _check_image_size(image_size, self.backbone)
+        resized = copy.copy(self)
+        resized.config = replace(self.config, image_size=image_size)
+        return resized
 
     def forward(self, images: Tensor, cond: Tensor | Sequence[str]) -> Tensor:
         """One prompt an image: normalised float `[B, 3, H, W]` and a `[B, E]` condition or B texts -> logits `[B, H, W]`."""
@@ -124,6 +133,11 @@ class CLIPSeg(nn.Module):
             raise ClipSegError(f"image_index names {len(image_index)} images for {len(cond)} conditions")
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
         return self.decoder(acts, cond, image_index, grid)
+
+
+def _check_image_size(image_size: int, backbone: CLIPBackbone) -> None:
+    if image_size < 1 or image_size % backbone.patch_size:
+        raise ClipSegError(f"image_size={image_size} is not a multiple of {backbone.name}'s patch size {backbone.patch_size}")
 
 
 def _square_grid(tokens: int) -> tuple[int, int]:

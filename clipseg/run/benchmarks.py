@@ -9,13 +9,16 @@ from clipseg.data.classes import pascal5i_fold, unseen_classes
 from clipseg.data.coco import coco20i
 from clipseg.data.episodes import EpisodeReader
 from clipseg.data.folder import FolderData
+from clipseg.data.image_classes import class_folders, single_objects
 from clipseg.data.lvis import lvis_prompts
+from clipseg.data.mini import default_root
 from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.measure.multiclass_results import format_multiclass
 from clipseg.measure.paper import paper_values
 from clipseg.measure.prompt_deltas import format_deltas
+from clipseg.measure.size_curves import format_curves
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Fit
@@ -23,6 +26,8 @@ from clipseg.prompts.attention import choose_variants
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
+from clipseg.run.image_sizes import choose_sizes, measure_image_sizes
+from clipseg.run.linear_probe import measure_linear_probe
 from clipseg.run.prompt_study import PromptStudy, object_source
 from clipseg.run.settings import EvaluateConfig
 from clipseg.run.zero_shot_benchmark import ZeroShot
@@ -51,8 +56,13 @@ class Job:
 
 def phrasecut(job: Job) -> None:
     """Masks by phrases (Tab. 3), or by visual prompts alone, on phrases that occur more than once (Tab. 9)."""
+    measure(job, phrasecut_data(job))
+
+
+def phrasecut_data(job: Job) -> PhraseCut:
+    """The split in PhraseCut's layout that a job names, whole images."""
     config = job.config
-    data = PhraseCut(
+    return PhraseCut(
         job.root,
         split=config.split,
         training=False,
@@ -62,7 +72,6 @@ def phrasecut(job: Job) -> None:
         allow_missing=config.data.allow_missing,
         allow_degenerate=config.data.allow_degenerate,
     )
-    measure(job, data)
 
 
 def pascal5i(job: Job) -> None:
@@ -118,22 +127,55 @@ def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
         data: whole images with their tasks.
         fit: squashed to the model's size, or aspect kept and padded, queries and supports alike.
     """
-    config = job.config
-    evaluation = Evaluation(
-        model=job.model,
-        data=data,
-        condition=Conditioner(config.prompt, fit=fit),
-        threshold=config.threshold,
-        provenance=job.origin,
-        processes=job.processes,
-        workers=config.data.workers,
-        fit=fit,
-    )
+    config, evaluation = job.config, evaluation_of(job, data, fit=fit)
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
         print(format_table(results.metrics(), paper_values(str(job.origin["experiment"]), config.benchmark)))
+
+
+def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:
+    """The evaluation that a job asks for, on this data."""
+    return Evaluation(
+        model=job.model,
+        data=data,
+        condition=Conditioner(job.config.prompt, fit=fit),
+        threshold=job.config.threshold,
+        provenance=job.origin,
+        processes=job.processes,
+        workers=job.config.data.workers,
+        fit=fit,
+    )
+
+
+def image_size(job: Job) -> None:
+    """The benchmark `phrasecut` at several sizes of the input, and their curve (after Fig. 5)."""
+    config, model = job.config, job.model
+    sizes = choose_sizes(config.image_sizes, native=model.config.image_size, patch_size=model.backbone.patch_size)
+    evaluation = evaluation_of(job, phrasecut_data(job))
+    curves = measure_image_sizes(evaluation, sizes, folder=job.folder, seed=config.seed)
+    if job.processes.is_main:
+        curves.write(job.folder)
+        print(format_curves(curves))
+
+
+def linear_probe(job: Job) -> None:
+    """How well classes are told apart by CLIP's image embedding over the size of the input (Fig. 5); no decoder takes part."""
+    config, visual = job.config, job.model.backbone.clip.visual
+    sizes = choose_sizes(config.image_sizes, native=visual.image_size[0], patch_size=visual.patch_size[0])
+    is_drawn = job.root == default_root()
+    curves = measure_linear_probe(
+        job.model.backbone,
+        single_objects(seed=config.seed) if is_drawn else class_folders(job.root, split=config.split, seed=config.seed),
+        sizes=sizes,
+        provenance={**job.origin, "backbone": job.model.config.backbone},
+        processes=job.processes,
+        workers=config.data.workers,
+    )
+    if job.processes.is_main:
+        curves.write(job.folder)
+        print(format_curves(curves))
 
 
 def pascal_zeroshot(job: Job) -> None:
@@ -181,4 +223,6 @@ BENCHMARKS: Mapping[str, Callable[[Job], None]] = {
     "lvis_attributes": lvis,
     "lvis_meronymy": lvis,
     "folder": folder,
+    "image_size": image_size,
+    "linear_probe": linear_probe,
 }

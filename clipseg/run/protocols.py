@@ -36,6 +36,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "lvis_attributes": _LVIS,
     "lvis_meronymy": _LVIS,
     "folder": Protocol(),
+    "image_size": Protocol(takes=("image_sizes",)),
+    "linear_probe": Protocol(takes=("image_sizes",)),
 }
-OPTIONAL_KEYS = ("fold", "unseen", "episodes", "background_threshold", "save_predictions")
+OPTIONAL_KEYS = ("fold", "unseen", "episodes", "background_threshold", "save_predictions", "image_sizes")
 EXAMPLES = {"fold": "fold=0", "unseen": "unseen=10"}

@@ -169,7 +169,8 @@ class EvaluateConfig:
     save_predictions: str | None = None
     variant: str = "all"  # of the benchmark visual_prompts: what is compared to the original, as prompt.visual_prompt or all
     image_size: int | None = None  # of the benchmark visual_prompts; null: the CLIP's native size, 224 for the paper's
-    seed: int = 0  # of the episodes, and of the random samples shown in the report
+    image_sizes: list[int] | None = None  # of image_size and linear_probe; null: half to twice the native one, in whole patches
+    seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
     out: str = MISSING
 
@@ -182,6 +183,8 @@ class EvaluateConfig:
             unseen_classes(self.unseen)
         if self.background_threshold is not None:
             _probability("background_threshold", self.background_threshold)
+        if self.image_sizes is not None:
+            _ascending("image_sizes", self.image_sizes)
         protocol = PROTOCOLS[self.benchmark]
         for key in OPTIONAL_KEYS:
             value = getattr(self, key)
@@ -208,6 +211,11 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _probability(key: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ClipSegError(f"{key}={value} must lie in [0, 1]")
+
+
+def _ascending(key: str, values: list[int]) -> None:
+    if not values or values[0] < 1 or values != sorted(set(values)):
+        raise ClipSegError(f"{key}={values} must be ascending sides in pixels, each once, such as [224,352]")
 
 
 def _fold(value: int | None) -> None:
