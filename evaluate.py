@@ -7,12 +7,14 @@ beside the paper's.
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
 import clipseg
 from clipseg.door import launch
 from clipseg.errors import ClipSegError
+from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, Job
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.loading import data_root
@@ -25,25 +27,28 @@ def evaluate(config: EvaluateConfig) -> None:
     device = choose_device(config.device)
     with started(device) as processes:
         model = clipseg.load(config.checkpoint, device=device)
-        experiment, trained_on, held_out = training_run(config.checkpoint)
+        trained = training_run(config.checkpoint)
+        experiment = trained.experiment
         if config.fold is not None and experiment is not None:
-            if held_out not in (None, config.fold):
+            if trained.fold not in (None, config.fold):
                 raise ClipSegError(
-                    f"fold={config.fold}: {config.checkpoint} was trained with fold {held_out} held out; ask for it"
+                    f"fold={config.fold}: {config.checkpoint} was trained with fold {trained.fold} held out; ask for it"
                 )
             experiment = f"{experiment}_fold{config.fold}"
-        root = config.data.root or trained_on
+        # Written back, so that the provenance says what was measured on.
+        root = config.data.root = config.data.root or trained.root
         if root is None:
             raise ClipSegError(
                 f"{config.checkpoint} does not say what it was trained on; add data.root=FOLDER (or data.root=mini)"
             )
         origin = provenance(asdict(config), str(device))
+        origin |= {"benchmark": config.benchmark, "split": config.split, "experiment": experiment}
         job = Job(
             config=config,
             model=model,
             root=data_root(root),
             folder=Path(processes.from_main(config.out)),
-            origin=origin | {"benchmark": config.benchmark, "split": config.split, "experiment": experiment},
+            origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
             processes=processes,
         )
         BENCHMARKS[config.benchmark](job)
@@ -51,14 +56,26 @@ def evaluate(config: EvaluateConfig) -> None:
             print(f"report: {job.folder / 'report.html'}")
 
 
-def training_run(checkpoint: str) -> tuple[str | None, str | None, int | None]:
-    """Experiment, `data.root` and `fold` of the run that a checkpoint is from; None where it does not lie in a run folder."""
+class TrainingRun(NamedTuple):
+    """What made a checkpoint: its config's `experiment`, `data.root`, `fold`, `seed`, and the commit; None where unknown."""
+
+    experiment: str | None = None
+    root: str | None = None
+    fold: int | None = None
+    seed: int | None = None
+    commit: str | None = None
+
+
+def training_run(checkpoint: str) -> TrainingRun:
+    """The run that a checkpoint is from; nothing is known of one that does not lie in a run folder."""
     path = Path(checkpoint)
-    config_path = (path if path.is_dir() else path.parent.parent) / "config.yaml"
-    if not config_path.is_file():
-        return None, None, None
-    config = OmegaConf.load(config_path)
-    return OmegaConf.select(config, "experiment"), OmegaConf.select(config, "data.root"), OmegaConf.select(config, "fold")
+    folder = path if path.is_dir() else path.parent.parent
+    if not (folder / "config.yaml").is_file():
+        return TrainingRun()
+    config = OmegaConf.load(folder / "config.yaml")
+    experiment, root, fold, seed = (OmegaConf.select(config, key) for key in ("experiment", "data.root", "fold", "seed"))
+    origin = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
+    return TrainingRun(experiment, root, fold, seed, origin.get("commit") if isinstance(origin, dict) else None)
 
 
 if __name__ == "__main__":

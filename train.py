@@ -37,6 +37,7 @@ def train(config: TrainConfig) -> None:
                 print(f"{folder}: finished already")
             return
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
+        origin |= {"training_seed": config.seed, "training_commit": origin["commit"]}
         root = data_root(config.data.root)
         model = create_model(
             config.model.backbone.name,

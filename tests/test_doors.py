@@ -33,14 +33,16 @@ def train_here(call, root, *overrides):
 
 def test_train_then_evaluate(call, phrasecut_root):
     root = phrasecut_root(n=2)
-    status, out, err = train_here(call, root, "evaluate_splits=[test]")
+    status, out, err = train_here(call, root, "evaluate_splits=[test]", "seed=5")
     assert (status, err) == (0, "")
     assert "IoU_FG" in out
     run = Path("run")
     for name in ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt"):
         assert (run / name).is_file(), name
     assert list(run.glob("events.out.tfevents.*"))
-    assert json.loads((run / "provenance.json").read_text())["versions"]["torch"]
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["versions"]["torch"]
+    assert origin["machine"].endswith(" cores")
 
     status, out, err = call(
         evaluate, "checkpoint=run", "benchmark=phrasecut", "split=test", "out=again", "save_predictions=masks"
@@ -51,6 +53,9 @@ def test_train_then_evaluate(call, phrasecut_root):
     assert in_run == again, "evaluation after training and evaluate.py agree"
     assert "<html" in Path("again/report.html").read_text()
     results = Results.load("again")
+    for measured in (results, Results.load("run/eval/test")):
+        assert (measured.provenance["training_seed"], measured.provenance["training_commit"]) == (5, origin["commit"])
+    assert (results.provenance["seed"], results.provenance["config"]["data"]["root"]) == (0, str(root))
     assert len(list(Path("masks").iterdir())) == len(results)
     for key, height, width in zip(results.key, results.height, results.width, strict=True):
         picture = np.asarray(Image.open(Path("masks", f"{key.split('/')[1]}.png")))
@@ -65,7 +70,10 @@ def test_resume_auto_goes_on_and_a_full_folder_is_not_overwritten(call, phrasecu
     assert status == 2
     assert "resume=auto" in err
     assert train_here(call, root, "resume=auto", "training.steps=3")[0] == 0
-    assert [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+    records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3]
+    spent = [record["speed/seconds"] for record in records]
+    assert 0 < spent[0] < spent[1] < spent[2]
 
 
 def test_visual_prompts_are_evaluated_too_and_a_finished_run_is_left_alone(call, phrasecut_root):

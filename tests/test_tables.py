@@ -2,8 +2,10 @@
 
 import argparse
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,27 @@ from scipy import stats
 from clipseg.commands import tables as command
 from clipseg.door import guarded
 from clipseg.errors import ClipSegError
+from clipseg.measure.metrics import Definition
+from clipseg.measure.multiclass_results import MulticlassResults
 from clipseg.measure.paper import ROWS
-from clipseg.measure.paper_tables import COLUMNS, Line, PaperTables, paper_tables, to_latex, to_markdown, write_tables
+from clipseg.measure.paper_tables import COLUMNS, Line, PaperTables, paper_tables
+from clipseg.measure.prompt_deltas import PAPER, PromptDeltas
+from clipseg.measure.resampling import percentiles, redrawn
 from clipseg.measure.results import Results
+from clipseg.measure.table_formats import to_latex, to_markdown, write_tables
 
 EVIL = "<script>&|\\ _x_ \ud800"
 
 
-def result(experiment: str = "phrasecut_pc", benchmark: str = "phrasecut", split: str = "test", seed: int = 0) -> Results:
-    provenance = {"benchmark": benchmark, "split": split, "experiment": experiment}
-    return made_results(seed=seed, images=5, threshold=0.5, provenance=provenance)
+def result(
+    experiment: str = "phrasecut_pc", benchmark: str = "phrasecut", split: str = "test", seed: int = 0, **changes: Any
+) -> Results:
+    provenance = {"benchmark": benchmark, "split": split, "experiment": experiment, "training_seed": seed}
+    return made_results(seed=seed, images=5, threshold=0.5, provenance=provenance, **changes)
+
+
+def tables_of(*results: Results | MulticlassResults | PromptDeltas, definition: Definition = "released") -> PaperTables:
+    return paper_tables({f"run {number}": result for number, result in enumerate(results)}, definition=definition)
 
 
 def line(tables: PaperTables, table: str, row: str, figure: str) -> Line:
@@ -37,9 +50,9 @@ def run_tables(*arguments: str) -> int:
 
 
 def test_every_printed_figure_is_there_and_not_run() -> None:
-    tables = paper_tables([])
-    assert list(tables.tables) == [f"Tab. {number}" for number in range(3, 10)]
-    assert sum(map(len, tables.tables.values())) == sum(len(row.values) for row in ROWS)
+    tables = paper_tables({})
+    assert list(tables.tables) == [f"Tab. {number}" for number in range(2, 10)]
+    assert sum(map(len, tables.tables.values())) == sum(len(row.values) for row in ROWS) + len(PAPER)
     labels = [(table, each.row, each.figure) for table, lines in tables.tables.items() for each in lines]
     assert len(set(labels)) == len(labels)
     assert {each.status for lines in tables.tables.values() for each in lines} == {"not run", "others' model"}
@@ -54,50 +67,120 @@ def test_seeds_stand_beside_the_paper_with_difference_and_interval() -> None:
     seeds = [result(seed=seed) for seed in range(3)]
     # At the paper's threshold, 0.3, though evaluated at 0.5.
     values = [100 * each.metrics(0.3)["released/iou_fg"] for each in seeds]
-    found = line(paper_tables(seeds), "Tab. 3", "CLIPSeg (PC)", "IoU_FG")
+    found = line(tables_of(*seeds), "Tab. 3", "CLIPSeg (PC)", "IoU_FG")
     assert found.values == pytest.approx(values)
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     mean = np.mean(values)
-    assert found.cells()[2:] == ("56.2", f"{mean:.1f}", f"{mean - 56.2:+.1f}", f"{low:.1f} to {high:.1f}", "3")
-    plain = line(paper_tables(seeds, definition="plain"), "Tab. 3", "CLIPSeg (PC)", "IoU_FG")
+    assert found.cells()[2:] == ("56.2", f"{mean:.1f}", f"{mean - 56.2:+.1f}", f"{low:.1f} to {high:.1f} (seeds)", "3")
+    plain = line(tables_of(*seeds, definition="plain"), "Tab. 3", "CLIPSeg (PC)", "IoU_FG")
     assert plain.values == pytest.approx([100 * each.metrics(0.3)["iou_fg"] for each in seeds])
-    single = line(paper_tables(seeds[:1]), "Tab. 3", "CLIPSeg (PC)", "AP")
-    assert single.interval is None
-    assert single.cells()[5:] == ("", "1")
-    assert line(paper_tables(seeds), "Tab. 3", "CLIPSeg (PC+)", "AP").status == "not run"
+    assert line(tables_of(*seeds), "Tab. 3", "CLIPSeg (PC+)", "AP").status == "not run"
 
 
-def test_folds_are_averaged_and_missing_ones_named() -> None:
-    folds = [result(f"pascal5i_fold{fold}_pc_plus", "pascal5i_text", "val", seed=fold) for fold in range(4)]
-    whole = line(paper_tables(folds), "Tab. 7", "CLIPSeg (PC+)", "AP")
+def test_a_single_run_has_an_interval_over_its_images() -> None:
+    single = line(tables_of(result()), "Tab. 3", "CLIPSeg (PC)", "AP")
+    expected = percentiles(100 * redrawn(result(), definition="released", threshold=0.3)["ap"])
+    assert single.interval == expected
+    assert single.cells()[5:] == (f"{expected.low:.1f} to {expected.high:.1f} (images)", "1")
+    one_image = result(image_key=np.full(10, "the only one"))
+    assert line(tables_of(one_image), "Tab. 3", "CLIPSeg (PC)", "AP").cells()[5:] == ("", "1")
+
+
+def test_a_seed_counts_once_and_both_of_two_are_named() -> None:
+    with pytest.raises(ClipSegError, match=r"run 0 and run 2: both are phrasecut_pc, on phrasecut, training seed 4"):
+        tables_of(result(seed=4), result(seed=5), result(seed=4, height=np.full(10, 13)))
+    unknown = replace(result(), provenance={name: value for name, value in result().provenance.items() if "seed" not in name})
+    assert len(line(tables_of(unknown, result()), "Tab. 3", "CLIPSeg (PC)", "AP").values) == 2
+    with pytest.raises(ClipSegError, match="training seed None"):
+        tables_of(unknown, unknown)
+
+
+def fold(number: int, seed: int = 0) -> Results:
+    return result(f"pascal5i_pc_plus_fold{number}", "pascal5i_text", "val", seed)
+
+
+def test_folds_are_averaged_for_each_seed_and_missing_ones_named() -> None:
+    folds = [replace(made_results(seed=number, images=5), provenance=fold(number).provenance) for number in range(4)]
+    whole = line(tables_of(*folds), "Tab. 7", "CLIPSeg (PC+)", "AP")
     assert whole.values == pytest.approx([np.mean([100 * each.metrics(0.3)["released/ap"] for each in folds])])
     assert whole.status == ""
-    some = line(paper_tables([folds[2], folds[0]]), "Tab. 7", "CLIPSeg (PC+)", "AP")
+    draws = [100 * redrawn(each, definition="released", threshold=0.3)["ap"] for each in folds]
+    expected = percentiles(np.mean(draws, axis=0))
+    assert whole.interval is not None
+    assert (whole.interval.low, whole.interval.high) == pytest.approx((expected.low, expected.high))
+    seeds = line(tables_of(*(fold(number, seed) for number in range(4) for seed in (7, 3))), "Tab. 7", "CLIPSeg (PC+)", "AP")
+    assert seeds.values == pytest.approx([100 * fold(0, seed).metrics(0.3)["released/ap"] for seed in (7, 3)])
+    some = line(tables_of(fold(2), fold(0)), "Tab. 7", "CLIPSeg (PC+)", "AP")
     assert "(folds 0, 2 of 4)" in some.cells()[3]
-    with pytest.raises(ClipSegError, match="the same seeds for every fold"):
-        paper_tables([*folds, result("pascal5i_fold0_pc_plus", "pascal5i_text", "val", seed=9)])
+    with pytest.raises(ClipSegError, match=r"seed 0 has folds 0, 1, seed 9 0; give the same folds of every seed"):
+        tables_of(fold(0), fold(1), fold(0, seed=9))
+    with pytest.raises(ClipSegError, match="fold 1, on pascal5i_text, training seed 0"):
+        tables_of(fold(0), fold(1), fold(1))
 
 
 def test_a_row_in_two_tables_and_a_figure_that_was_not_measured() -> None:
-    tables = paper_tables([result("phrasecut_pc_plus"), result("zeroshot_unseen4_clipseg", "pascal_zeroshot", "val")])
+    tables = tables_of(result("phrasecut_pc_plus"), result("zeroshot_unseen4_clipseg", "pascal_zeroshot", "val"))
     assert line(tables, "Tab. 3", "CLIPSeg (PC+)", "mIoU").values
     assert line(tables, "Tab. 9", "CLIPSeg (PC+), text", "mIoU, best t").values
     assert not line(tables, "Tab. 9", "CLIPSeg (PC+), visual", "mIoU, best t").values
     assert line(tables, "Tab. 4", "CLIPSeg (PC+), unseen-4", "mIoU seen").status == "not measured"
 
 
+def zero_shot(seed: int = 0, **changes: Any) -> MulticlassResults:
+    provenance = {"benchmark": "pascal_zeroshot", "experiment": "zeroshot_unseen4_clipseg", "training_seed": seed}
+    matrix = np.array([[8, 0, 0], [seed, 4 - seed, 0], [1, 1, 2]])
+    values: dict[str, Any] = {"matrix": matrix, "names": ("background", "cat", "cow"), "unseen": ("cow",), "images": 3}
+    return MulticlassResults(**values | {"seconds": 1.5, "provenance": provenance} | changes)
+
+
+def test_classes_of_pixels_stand_in_tab_4(tmp_path: Path) -> None:
+    tables = tables_of(zero_shot(), zero_shot(1))
+    assert line(tables, "Tab. 4", "CLIPSeg (PC+), unseen-4", "mIoU seen").values == pytest.approx([100 * 4 / 5, 100 * 3 / 5])
+    assert line(tables, "Tab. 4", "CLIPSeg (PC+), unseen-4", "mIoU unseen").values == pytest.approx([50, 50])
+    assert line(tables_of(zero_shot()), "Tab. 4", "CLIPSeg (PC+), unseen-4", "mIoU seen").interval is None
+    with pytest.raises(ClipSegError, match="run 0 and run 1: other classes, or other images"):
+        tables_of(zero_shot(), zero_shot(1, matrix=np.eye(3, dtype=np.int64)))
+    zero_shot().save(tmp_path)
+    assert MulticlassResults.load(tmp_path).metrics() == zero_shot().metrics()
+    path = tmp_path / "confusion.json"
+    for damage in ('{"names": ["a"], "rows_are_truth": [[0]]}', "[]", path.read_text().replace("8", "-8")):
+        path.write_text(damage)
+        with pytest.raises(ClipSegError, match=r"confusion\.json is damaged or something else"):
+            MulticlassResults.load(tmp_path)
+
+
+def study(**origin: Any) -> PromptDeltas:
+    columns: dict[str, Any] = {"original": np.array([0.5, 0.5, 0.5]), "engineered": np.array([[0.6], [0.8], [0.7]])}
+    names = {name: np.array(["a", "b", "c"]) for name in ("key", "image_key", "name")}
+    return PromptDeltas(
+        **columns, **names, variants=("crop",), choices=np.full(3, 4), seconds=1.0, provenance={"benchmark": "v"} | origin
+    )
+
+
+def test_the_study_of_visual_prompts_is_tab_2() -> None:
+    found = line(tables_of(study()), "Tab. 2", "crop", "ΔP(object)")
+    assert found.cells()[2:5] == ("13.6", "20.0", "+6.4")
+    assert found.cells()[5:] == ("10.0 to 30.0 (images)", "")
+    assert line(tables_of(study()), "Tab. 2", "blur", "ΔP(object)").status == "not run"
+    with pytest.raises(ClipSegError, match="run 0 and run 1: both are studies"):
+        tables_of(study(), study())
+
+
 def test_results_without_a_row_are_named() -> None:
-    tables = paper_tables([result("mini"), result(split="val"), result(EVIL)])
+    drawn = {"config": {"data": {"root": "mini"}}}
+    on_drawings = replace(result(), provenance={**result().provenance, **drawn})
+    tables = tables_of(result("mini"), result(split="val"), result(EVIL), on_drawings, study(**drawn))
     assert "No row of the paper: experiment 'mini' on phrasecut, split test." in tables.notes
     assert "Not the paper's split: experiment 'phrasecut_pc' on phrasecut, split val." in tables.notes
-    assert len(tables.notes) == 3
-    assert not line(tables, "Tab. 3", "CLIPSeg (PC)", "mIoU").values
+    assert "Not the paper's data but drawn: experiment 'phrasecut_pc' on phrasecut, split test." in tables.notes
+    assert len(tables.notes) == 5
+    assert not any(each.values for lines in tables.tables.values() for each in lines)
 
 
 def test_seeds_of_other_samples_are_refused() -> None:
-    other = made_results(images=4, provenance=result().provenance)
-    with pytest.raises(ClipSegError, match="phrasecut_pc, another seed: 2 of 10 keys are missing"):
-        paper_tables([result(), other])
+    other = made_results(images=4, provenance=result(seed=1).provenance)
+    with pytest.raises(ClipSegError, match="run 1: 2 of 10 keys are missing"):
+        tables_of(result(), other)
 
 
 class Reader(HTMLParser):
@@ -114,7 +197,7 @@ class Reader(HTMLParser):
 
 
 def test_three_formats_hold_the_same_and_escape_what_others_wrote(tmp_path: Path) -> None:
-    tables = paper_tables([result(), result(EVIL)])
+    tables = tables_of(result(), result(EVIL))
     paths = write_tables(tmp_path, tables)
     assert [path.name for path in paths] == ["tables.md", "tables.tex", "tables.html"]
     markdown, latex, html = (path.read_text(encoding="utf-8") for path in paths)
@@ -128,7 +211,7 @@ def test_three_formats_hold_the_same_and_escape_what_others_wrote(tmp_path: Path
     assert len(body) == lines + len(tables.tables)
     assert {len(re.findall(r"(?<!\\)&", row)) for row in body} == {len(COLUMNS) - 1}
     assert r"IoU\_FG" in latex
-    assert latex.count(r"\begin{table}") == latex.count(r"\end{tabular}") == 7
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{tabular}") == 8
     page = Reader()
     page.feed(html)
     assert "script" not in page.tags
@@ -137,8 +220,8 @@ def test_three_formats_hold_the_same_and_escape_what_others_wrote(tmp_path: Path
     ours = line(tables, "Tab. 3", "CLIPSeg (PC)", "mIoU").cells()[3]
     assert all(ours in text for text in (markdown, latex, page.text))
     assert "released" in markdown
-    assert to_markdown(tables) == to_markdown(paper_tables([result(), result(EVIL)]))
-    assert to_latex(tables) == to_latex(paper_tables([result(), result(EVIL)]))
+    assert to_markdown(tables) == to_markdown(tables_of(result(), result(EVIL)))
+    assert to_latex(tables) == to_latex(tables_of(result(), result(EVIL)))
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,22 +194,24 @@ def curves(
     """
     if len(counts) == 0:
         raise ClipSegError("no samples to measure; the split or the filter left none")
-    total = counts.pooled()
     group_iou, group_dice = _iou_and_dice(counts.grouped(groups), definition)
-    (foreground,), (dice,) = _iou_and_dice(total, definition)
-    (background,) = _ratio(total.tn, total.tn + total.fp + total.fn, definition)
-    predicted = total.tp + total.fp
-    (precision,) = np.where(predicted > 0, _ratio(total.tp, predicted, definition), np.nan)
+    of_groups = {"miou": group_iou.mean(axis=0), "mdice": group_dice.mean(axis=0)}
+    return of_groups | {name: values[0] for name, values in pooled_curves(counts.pooled(), definition=definition).items()}
+
+
+def pooled_curves(totals: SampleCounts, *, definition: Definition = "plain") -> dict[str, NDArray[np.float64]]:
+    """The measures of `curves` that need no groups, float64 `[N, 49]` each: `totals` has a row for each of N sums of counts."""
+    foreground, dice = _iou_and_dice(totals, definition)
+    background = _ratio(totals.tn, totals.tn + totals.fp + totals.fn, definition)
+    predicted = totals.tp + totals.fp
     # Without any positive pixel recall is 0 of 0; 0 by convention, as in the released definition.
-    (recall,) = np.where(predicted > 0, total.tp / np.maximum(total.positives + (definition == "released"), 1), np.nan)
+    truth = np.maximum(totals.positives + (definition == "released"), 1)[:, None]
     return {
-        "miou": group_iou.mean(axis=0),
-        "mdice": group_dice.mean(axis=0),
         "iou_fg": foreground,
         "dice": dice,
         "iou_bin": (foreground + background) / 2,
-        "precision": precision,
-        "recall": recall,
+        "precision": np.where(predicted > 0, _ratio(totals.tp, predicted, definition), np.nan),
+        "recall": np.where(predicted > 0, totals.tp / truth, np.nan),
     }
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.files import write_json
+from clipseg.errors import ClipSegError
+from clipseg.files import read_json, write_json
 from clipseg.measure.label_maps import LabelMaps, legend
 from clipseg.measure.multiclass import class_iou, zero_shot_summary
 from clipseg.measure.page import write_page
 from clipseg.measure.paper import paper_values
 
+CONFUSION_FILE = "confusion.json"
 _TITLES = {
     "miou_seen": "mIoU seen",
     "miou_unseen": "mIoU unseen",
@@ -71,9 +73,38 @@ class MulticlassResults:
     def save(self, folder: Path) -> None:
         """Write `confusion.json`, `provenance.json` and `metrics.json` into `folder`."""
         counts = {"names": self.names, "unseen": self.unseen, "rows_are_truth": self.matrix.tolist()}
-        write_json(folder / "confusion.json", counts)
+        counts |= {"images": self.images, "seconds": self.seconds}
+        write_json(folder / CONFUSION_FILE, counts)
         write_json(folder / "provenance.json", dict(self.provenance))
         write_json(folder / "metrics.json", self.metrics())
+
+    @staticmethod
+    def load(folder: str | Path) -> "MulticlassResults":
+        """Read a results folder.
+
+        Raises:
+            ClipSegError: a file of it is missing, damaged, or something else.
+        """
+        counts, provenance = (read_json(Path(folder) / name) for name in (CONFUSION_FILE, "provenance.json"))
+        try:
+            matrix = np.array(counts["rows_are_truth"])
+            names, unseen = tuple(counts["names"]), tuple(counts["unseen"])
+            if matrix.dtype.kind != "i" or matrix.shape != (len(names), len(names)) or matrix.min() < 0:
+                raise ValueError(f"a matrix {matrix.dtype} {matrix.shape} of counts among {len(names)} classes")
+            results = MulticlassResults(
+                matrix, names, unseen, int(counts["images"]), float(counts["seconds"]), dict(provenance)
+            )
+            results.metrics()
+        except (KeyError, TypeError, ValueError, ClipSegError) as error:
+            raise ClipSegError(f"{folder}: {CONFUSION_FILE} is damaged or something else ({error}); evaluate again") from error
+        return results
+
+
+def check_same_truth(names: tuple[str, str], one: MulticlassResults, two: MulticlassResults) -> None:
+    """Raise a ClipSegError unless both counted the same pixels: of the same classes equally many, and the same were unseen."""
+    same_classes = (one.names, one.unseen) == (two.names, two.unseen)
+    if not same_classes or (one.matrix.sum(axis=1) != two.matrix.sum(axis=1)).any():
+        raise ClipSegError(f"{names[0]} and {names[1]}: other classes, or other images; evaluate both on the same data")
 
 
 def format_multiclass(results: MulticlassResults) -> str:

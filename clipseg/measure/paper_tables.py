@@ -6,19 +6,20 @@ The published figures come from the `released` definition of the metrics, so our
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write
 from clipseg.measure.alignment import check_same_samples
 from clipseg.measure.metrics import Definition
-from clipseg.measure.page import write_page
+from clipseg.measure.multiclass_results import MulticlassResults, check_same_truth
 from clipseg.measure.paper import ROWS, PaperRow
+from clipseg.measure.prompt_deltas import PAPER, PromptDeltas
+from clipseg.measure.resampling import percentiles, redrawn
 from clipseg.measure.results import Results
-from clipseg.measure.significance import Interval, mean_interval
+from clipseg.measure.significance import Interval, cluster_bootstrap, mean_interval
 
 COLUMNS = ("Row", "Figure", "Paper", "Ours", "Difference", "95% interval", "Seeds")
 _TITLES = {
@@ -41,44 +42,48 @@ _BENCHMARKS = {
     "lvis_meronymy": "meronymy",
 }
 
+FOLDS = 4  # of Pascal-5i and COCO-20i
+
+Measured = Results | MulticlassResults
+Folds = dict[str, tuple[str, Measured]]  # fold ("" where there are none) -> name and result
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One printed figure of the paper and ours, in percent.
+    """One printed figure of the paper and ours, in percent; of Tab. 2 in points.
 
     Attributes:
         row: the paper's label, and what it is measured on where a table holds several.
         figure: the metric.
         paper: as printed.
-        values: ours, one a seed (the mean over the folds there are); empty where nothing was run.
+        values: ours, one a training seed (the mean over the folds there are); empty where nothing was run.
+        interval: 95%, of our mean: over seeds by Student's t, of a single run over its images; None where there is none.
         status: says why there is no value, or what is not whole about it; else empty.
+        seeds: whether `values` come from training at all; Tab. 2 studies CLIP alone.
     """
 
     row: str
     figure: str
     paper: float
-    values: tuple[float, ...]
-    status: str
-
-    @property
-    def interval(self) -> Interval | None:
-        """95% interval of our mean over seeds; None for fewer than two."""
-        found = mean_interval(self.values)
-        return found if isinstance(found, Interval) else None
+    values: tuple[float, ...] = ()
+    interval: Interval | None = None
+    status: str = ""
+    seeds: bool = True
 
     def cells(self) -> tuple[str, ...]:
         """The texts of `COLUMNS`."""
         if not self.values:
             return (self.row, self.figure, f"{self.paper:.1f}", self.status, "", "", "")
         mean, interval = float(np.mean(self.values)), self.interval
+        over = "seeds" if len(self.values) > 1 else "images"
         return (
             self.row,
             self.figure,
             f"{self.paper:.1f}",
             f"{mean:.1f}" + (f" ({self.status})" if self.status else ""),
             f"{mean - self.paper:+.1f}",
-            f"{interval.low:.1f} to {interval.high:.1f}" if interval else "",
-            str(len(self.values)),
+            f"{interval.low:.1f} to {interval.high:.1f} ({over})" if interval else "",
+            str(len(self.values)) if self.seeds else "",
         )
 
 
@@ -94,45 +99,162 @@ class PaperTables:
     def legend(self) -> str:
         """What the columns hold."""
         return (
-            f"Percent; ours by the {self.definition} definition of the metrics, at the paper's threshold where it names one. "
-            f"Interval: of our mean over seeds, by Student's t; empty for a single seed."
+            f"Percent (Tab. 2: points); ours by the {self.definition} definition of the metrics, at the paper's threshold "
+            f"where it names one. Interval of our mean: over training seeds by Student's t; of a single run by a bootstrap of "
+            f"its images."
         )
 
 
-def paper_tables(results: Sequence[Results], *, definition: Definition = "released") -> PaperTables:
+def paper_tables(results: Mapping[str, Measured | PromptDeltas], *, definition: Definition = "released") -> PaperTables:
     """Put every result beside the rows of the paper that it reproduces.
 
-    A result's row is found by its `experiment` and `benchmark`; results that share both are seeds, those of several folds
-    (`pascal5i_fold2_pc_plus`) are averaged, since the paper prints the mean over folds. PhraseCut's rows are of its test split.
+    A result's row is found by its `experiment` and `benchmark`; what shares both differs in `training_seed`, or in its fold
+    (`pascal5i_pc_plus_fold2`): the paper prints the mean over folds, so ours are averaged for each seed. PhraseCut's rows are
+    of its test split.
+
+    Args:
+        results: by the name that errors call them.
+        definition: of the metrics.
 
     Raises:
-        ClipSegError: seeds of other samples than one another, or folds with unequal numbers of seeds.
+        ClipSegError: two results of the same seed, seeds of other samples than one another, or of other folds.
     """
-    runs: dict[tuple[str, str], dict[str, list[Results]]] = defaultdict(lambda: defaultdict(list))
+    runs: dict[tuple[str, str], dict[str, Folds]] = defaultdict(lambda: defaultdict(dict))
+    studies: dict[str, PromptDeltas] = {}
     notes = []
-    for result in results:
-        experiment, benchmark, split = (str(result.provenance.get(name)) for name in ("experiment", "benchmark", "split"))
-        fold = re.search(r"_fold(\d+)", experiment)
-        row = re.sub(r"_fold\d+", "", experiment), benchmark
-        if not any((known.experiment, known.benchmark) == row for known in ROWS):
-            notes.append(f"No row of the paper: experiment {experiment!r} on {benchmark}, split {split}.")
-        elif benchmark.startswith("phrasecut") and split != "test":
-            notes.append(f"Not the paper's split: experiment {experiment!r} on {benchmark}, split {split}.")
+    for name, result in results.items():
+        note = _why_not(result)
+        if note:
+            notes.append(note)
+        elif isinstance(result, PromptDeltas):
+            studies[name] = result
         else:
-            runs[row][fold.group(1) if fold else ""].append(result)
+            experiment, benchmark, fold = _row_and_fold(result)
+            seed = str(result.provenance.get("training_seed"))
+            of_seed = runs[experiment, benchmark][seed]
+            if fold in of_seed:
+                raise ClipSegError(
+                    f"{of_seed[fold][0]} and {name}: both are {experiment}{f', fold {fold}' if fold else ''}, on {benchmark}, "
+                    f"training seed {seed}; give each run once"
+                )
+            of_seed[fold] = (name, result)
     tables: dict[str, list[Line]] = defaultdict(list)
-    for known in ROWS:
-        folds = runs.get((known.experiment or "", known.benchmark), {})
-        tables[known.table] += [_line(known, name, folds, definition) for name in known.values]
+    tables["Tab. 2"] = _study_lines(studies)
+    for row in ROWS:
+        tables[row.table] += _lines(row, runs.get((row.experiment or "", row.benchmark), {}), definition)
     return PaperTables(dict(sorted(tables.items())), sorted(set(notes)), definition)
 
 
-def _line(row: PaperRow, name: str, folds: Mapping[str, Sequence[Results]], definition: Definition) -> Line:
-    values = _values(row, name, folds, definition)
-    status = f"folds {', '.join(sorted(folds))} of 4" if values and 0 < len(folds) < 4 and "" not in folds else ""
-    if not values:
-        status = "others' model" if row.experiment is None else "not measured" if folds else "not run"
-    return Line(row=_label(row), figure=_TITLES[name], paper=row.values[name], values=values, status=status)
+def _why_not(result: Measured | PromptDeltas) -> str:
+    """Why a result stands beside no row of the paper; empty where it does."""
+    origin = result.provenance
+    where = f"experiment {str(origin.get('experiment'))!r} on {origin.get('benchmark')}, split {origin.get('split')}"
+    config = origin.get("config")
+    data = config.get("data") if isinstance(config, Mapping) else None
+    if isinstance(data, Mapping) and data.get("root") == "mini":
+        return f"Not the paper's data but drawn: {where}."
+    if isinstance(result, PromptDeltas):
+        return ""
+    experiment, benchmark, _ = _row_and_fold(result)
+    if not any((row.experiment, row.benchmark) == (experiment, benchmark) for row in ROWS):
+        return f"No row of the paper: {where}."
+    if benchmark.startswith("phrasecut") and origin.get("split") != "test":
+        return f"Not the paper's split: {where}."
+    return ""
+
+
+def _row_and_fold(result: Measured) -> tuple[str, str, str]:
+    experiment, benchmark = (str(result.provenance.get(name)) for name in ("experiment", "benchmark"))
+    fold = re.search(r"_fold(\d+)", experiment)
+    return re.sub(r"_fold\d+", "", experiment), benchmark, fold.group(1) if fold else ""
+
+
+def _study_lines(studies: Mapping[str, PromptDeltas]) -> list[Line]:
+    if len(studies) > 1:
+        raise ClipSegError(f"{' and '.join(studies)}: both are studies of visual prompts; give one")
+    lines = {name: Line(row=name, figure="ΔP(object)", paper=paper, status="not run") for name, paper in PAPER.items()}
+    for study in studies.values():
+        for name, column in zip(study.variants, study.deltas.T, strict=True):
+            interval = cluster_bootstrap(column, study.image_key, seed=0)
+            if name in lines:
+                lines[name] = replace(
+                    lines[name],
+                    values=(float(column.mean()),),
+                    interval=interval if isinstance(interval, Interval) else None,
+                    status="",
+                    seeds=False,
+                )
+    return list(lines.values())
+
+
+def _lines(row: PaperRow, seeds: Mapping[str, Folds], definition: Definition) -> list[Line]:
+    """The figures of one row of the paper, beside those of its runs by seed."""
+    _check_together(row, seeds)
+    of_seeds = [[_figures(row, result, definition) for _, result in folds.values()] for folds in seeds.values()]
+    draws = _draws(row, seeds, definition)
+    lines = []
+    for name, paper in row.values.items():
+        line = Line(row=_label(row), figure=_TITLES[name], paper=paper)
+        if not seeds or any(name not in figures for folds in of_seeds for figures in folds):
+            status = "others' model" if row.experiment is None else "not measured" if seeds else "not run"
+            lines.append(replace(line, status=status))
+            continue
+        values = tuple(100 * float(np.mean([figures[name] for figures in folds])) for folds in of_seeds)
+        over_seeds = mean_interval(values)
+        interval = percentiles(100 * draws[name]) if name in draws else over_seeds
+        lines.append(
+            replace(
+                line,
+                values=values,
+                interval=interval if isinstance(interval, Interval) else None,
+                status=_missing_folds(seeds),
+            )
+        )
+    return lines
+
+
+def _check_together(row: PaperRow, seeds: Mapping[str, Folds]) -> None:
+    """Raise a ClipSegError unless all seeds have the same folds, and each fold's results the same samples."""
+    if not seeds:
+        return
+    first_seed, first = next(iter(seeds.items()))
+    for seed, folds in seeds.items():
+        if folds.keys() != first.keys():
+            raise ClipSegError(
+                f"{row.experiment} on {row.benchmark}: training seed {first_seed} has folds {', '.join(sorted(first))}, seed "
+                f"{seed} {', '.join(sorted(folds))}; give the same folds of every seed"
+            )
+        for fold, (name, result) in folds.items():
+            other_name, other = first[fold]
+            if isinstance(result, Results) and isinstance(other, Results):
+                check_same_samples((other_name, name), other, result)
+            elif isinstance(result, MulticlassResults) and isinstance(other, MulticlassResults):
+                check_same_truth((other_name, name), other, result)
+            else:
+                raise ClipSegError(f"{other_name} and {name}: results of two kinds of evaluation; evaluate both by evaluate.py")
+
+
+def _figures(row: PaperRow, result: Measured, definition: Definition) -> dict[str, float]:
+    """Fractions by the names of the paper's row; the classes of Tab. 4 are counted by one definition only."""
+    if isinstance(result, MulticlassResults):
+        return result.metrics()
+    figures = result.metrics(row.threshold)
+    prefix = "" if definition == "plain" else f"{definition}/"
+    return {name: figures[prefix + name] for name in row.values if prefix + name in figures}
+
+
+def _draws(row: PaperRow, seeds: Mapping[str, Folds], definition: Definition) -> dict[str, NDArray[np.float64]]:
+    """Of a single seed: its figures over drawn sets of images, the mean over its folds; else nothing."""
+    results = [result for folds in seeds.values() for _, result in folds.values() if isinstance(result, Results)]
+    if len(seeds) != 1 or any(len(np.unique(result.image_key)) < 2 for result in results):
+        return {}
+    parts = [redrawn(result, definition=definition, threshold=row.threshold) for result in results]
+    return {name: np.mean([part[name] for part in parts], axis=0) for name in (parts[0] if parts else ())}
+
+
+def _missing_folds(seeds: Mapping[str, Folds]) -> str:
+    folds = sorted(next(iter(seeds.values())))
+    return "" if folds == [""] or len(folds) == FOLDS else f"folds {', '.join(folds)} of {FOLDS}"
 
 
 def _label(row: PaperRow) -> str:
@@ -141,77 +263,3 @@ def _label(row: PaperRow) -> str:
         return f"{row.label}, unseen-{unseen.group(1)}"
     several = len({other.benchmark for other in ROWS if other.table == row.table}) > 1
     return f"{row.label}, {_BENCHMARKS[row.benchmark]}" if several else row.label
-
-
-def _values(row: PaperRow, name: str, folds: Mapping[str, Sequence[Results]], definition: Definition) -> tuple[float, ...]:
-    """Our figure in percent, one a seed; empty where the results do not hold it."""
-    of_folds = []
-    for fold, seeds in sorted(folds.items()):
-        for other in seeds[1:]:
-            label = f"{row.experiment}{f', fold {fold}' if fold else ''}"
-            check_same_samples((f"{label}, seed 1", f"{label}, another seed"), seeds[0], other)
-        figures = [result.metrics(row.threshold) for result in seeds]
-        key = name if definition == "plain" else f"{definition}/{name}"
-        of_folds.append([100 * figure[key] for figure in figures if key in figure])
-    counts = {len(values) for values in of_folds}
-    if len(counts) > 1:
-        raise ClipSegError(f"{row.experiment}: folds with {sorted(counts)} seeds; give the same seeds for every fold")
-    return tuple(float(np.mean(values)) for values in zip(*of_folds, strict=True))
-
-
-def to_markdown(tables: PaperTables) -> str:
-    """All tables as Markdown."""
-    lines = [tables.legend, ""]
-    for table, rows in tables.tables.items():
-        lines += [f"## {table}", "", _markdown_row(COLUMNS), "|" + "---|" * 2 + "---:|" * (len(COLUMNS) - 2)]
-        lines += [*(_markdown_row(row.cells()) for row in rows), ""]
-    return "\n".join([*lines, *(f"{_markdown(note)}\n" for note in tables.notes)])
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_markdown, cells)) + " |"
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\|_*`<>\[\]])", r"\\\1", " ".join(text.split()))
-
-
-def to_latex(tables: PaperTables) -> str:
-    """All tables as LaTeX, each a `table` of a `tabular`, without other packages."""
-    lines = [f"% {' '.join(tables.legend.split())}"]
-    for table, rows in tables.tables.items():
-        lines += [
-            r"\begin{table}",
-            rf"\caption{{{_latex(table)} of the paper, and ours}}",
-            r"\begin{tabular}{ll" + "r" * 5 + "}",
-        ]
-        lines += [r"\hline", _latex_row(COLUMNS), r"\hline", *(_latex_row(row.cells()) for row in rows), r"\hline"]
-        lines += [r"\end{tabular}", r"\end{table}", ""]
-    return "\n".join([*lines, *(f"% {' '.join(note.split())}" for note in tables.notes), ""])
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex, cells)) + r" \\"
-
-
-def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
-
-
-def write_tables(folder: Path, tables: PaperTables) -> list[Path]:
-    """Write `tables.md`, `tables.tex` and `tables.html` into `folder`; returns their paths."""
-    paths = [folder / f"tables.{suffix}" for suffix in ("md", "tex", "html")]
-    for path, text in zip(paths, (to_markdown(tables), to_latex(tables)), strict=False):
-        with atomic_write(path) as file:
-            file.write(text.encode("utf-8", errors="replace"))
-    write_page(
-        paths[2],
-        "tables.html.j2",
-        title="The paper's tables and ours",
-        legend=tables.legend,
-        columns=COLUMNS,
-        tables={table: [row.cells() for row in rows] for table, rows in tables.tables.items()},
-        notes=tables.notes,
-    )
-    return paths

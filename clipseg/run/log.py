@@ -35,13 +35,15 @@ class RunLog:
         self.every, self.processes = every, processes
         self.folder = folder
         self.noted: dict[str, float] = {}
+        spent = 0.0
         self.bar: tqdm[Any] = tqdm(
             total=steps, initial=start, unit="step", disable=folder is None or not sys.stderr.isatty(), leave=True
         )
         if folder is not None:
             self.path = folder / "metrics.jsonl"
-            _keep_until(self.path, start)
+            spent = _keep_until(self.path, start)
             self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self.began = time.perf_counter() - spent
         self._begin_window()
 
     def _begin_window(self) -> None:
@@ -106,8 +108,12 @@ class RunLog:
             self.writer.add_hparams(values, {f"final/{name}": value for name, value in metrics.items()}, run_name=".")
 
     def end_step(self, step: int) -> None:
-        """Write what was noted of this step, if anything: one line of `metrics.jsonl`, and the same scalars to TensorBoard."""
+        """Write what was noted of this step, if anything: one line of `metrics.jsonl`, and the same scalars to TensorBoard.
+
+        `speed/seconds` is what training and its validations took so far, the time before a resume included.
+        """
         if self.noted and self.folder is not None:
+            self.noted["speed/seconds"] = time.perf_counter() - self.began
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | self.noted) + "\n")
             for name, value in self.noted.items():
@@ -132,11 +138,15 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the records behind `step`, and a last line that was cut off, so that each step is recorded once."""
+def _keep_until(path: Path, step: int) -> float:
+    """Drop the records behind `step`, and a last line that was cut off, so that each step is recorded once.
+
+    Returns:
+        `speed/seconds` of the last record that is kept, 0 where there is none.
+    """
     if not path.exists():
-        return
-    kept = []
+        return 0.0
+    kept, seconds = [], 0.0
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
@@ -144,8 +154,10 @@ def _keep_until(path: Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
+            seconds = record.get("speed/seconds", seconds)
     with atomic_write(path, "w") as file:
         file.writelines(kept)
+    return seconds
 
 
 def _peak_gib(device: torch.device) -> float:

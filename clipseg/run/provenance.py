@@ -1,5 +1,6 @@
-"""Where a result comes from: the resolved config, the commit, the versions, the seed."""
+"""Where a result comes from: the resolved config, the commit, the versions, the seed, the machine."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,16 @@ def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "device": device,
+        "machine": _machine(),
     }
+
+
+def _machine() -> str:
+    """The processor's name where the system tells it, its kind elsewhere, and how many cores there are."""
+    information = Path("/proc/cpuinfo")
+    text = information.read_text(encoding="utf-8", errors="replace") if information.is_file() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:
