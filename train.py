@@ -19,6 +19,7 @@ from clipseg.run.distributed import choose_device, started
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog
+from clipseg.run.miniature import report_sweep
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import fit
@@ -118,4 +119,4 @@ def finished(config: TrainConfig, folder: Path, step: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(launch(train, TrainConfig, configs=Path(__file__).parent / "configs", name="train"))
+    sys.exit(launch(train, TrainConfig, configs=Path(__file__).parent / "configs", name="train", finish=report_sweep))

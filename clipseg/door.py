@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,10 +49,25 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def launch(run: Callable[[T], None], schema: type[T], *, configs: Path, name: str) -> int:
+def launch(
+    run: Callable[[T], None],
+    schema: type[T],
+    *,
+    configs: Path,
+    name: str,
+    finish: Callable[[Sequence[T]], None] | None = None,
+) -> int:
     """Compose the config `name` in the folder `configs` from the command line, check it against `schema`, and `run` it.
 
     In a multirun (`-m`) every job is tried, whatever became of the others.
+
+    Args:
+        run: one job.
+        schema: of its settings.
+        configs: the folder with the YAML files.
+        name: of the one to start from.
+        finish: called once after all jobs, with their settings. Unlike a callback of Hydra's, which makes a warning of an
+            error, it counts for the status.
 
     Returns:
         The exit status: 0 only where all went well.
@@ -60,12 +75,19 @@ def launch(run: Callable[[T], None], schema: type[T], *, configs: Path, name: st
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra's own report of an error is many lines long; with this it raises, and `guarded` makes one line of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    statuses = []
+    statuses: list[int] = []
+    jobs: list[T] = []
 
     def job(composed: DictConfig) -> None:
-        statuses.append(guarded(lambda: run(read_settings(composed, schema))))
+        def checked() -> None:
+            jobs.append(read_settings(composed, schema))
+            run(jobs[-1])
+
+        statuses.append(guarded(checked))
 
     status = guarded(hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job))
+    if finish is not None and jobs:
+        statuses.append(guarded(lambda: finish(jobs)))
     return max(status, *statuses, 0)
 
 

@@ -34,7 +34,8 @@ def call(
 
         monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
         name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", EvaluateConfig)}[door.__name__]
-        status = launch(getattr(door, name), schema, configs=ROOT / "configs", name=name)
+        finish = getattr(door, "report_sweep", None)
+        status = launch(getattr(door, name), schema, configs=ROOT / "configs", name=name, finish=finish)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

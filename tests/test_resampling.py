@@ -38,7 +38,7 @@ def draws_by_hand(results: Results, definition: Definition, repeats: int) -> tup
 @pytest.mark.parametrize("definition", DEFINITIONS)
 @pytest.mark.parametrize("classes", [None, 3])
 def test_figures_are_those_of_the_drawn_images(definition: Definition, classes: int | None) -> None:
-    groups = {} if classes is None else {"group": np.array([f"class {sample % classes}" for sample in range(12)])}
+    groups = {} if classes is None else {"group": np.array([f"class {sample * classes // 12}" for sample in range(12)])}
     results = made_results(images=6, **groups)
     times, expected = draws_by_hand(results, definition, repeats=15)
     assert len({tuple(draw) for draw in zip(*times, strict=True)}) == 15

@@ -13,13 +13,12 @@ def to_markdown(tables: PaperTables) -> str:
     """All tables as Markdown."""
     lines = [tables.legend, ""]
     for table, rows in tables.tables.items():
-        lines += [f"## {table}", "", markdown_row(COLUMNS), "|" + "---|" * 2 + "---:|" * (len(COLUMNS) - 2)]
-        lines += [*(markdown_row(row.cells()) for row in rows), ""]
+        lines += [f"## {table}", "", _markdown_row(COLUMNS), "|" + "---|" * 2 + "---:|" * (len(COLUMNS) - 2)]
+        lines += [*(_markdown_row(row.cells()) for row in rows), ""]
     return "\n".join([*lines, *(f"{_markdown(note)}\n" for note in tables.notes)])
 
 
-def markdown_row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(_markdown, cells)) + " |"
 
 

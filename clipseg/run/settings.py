@@ -123,10 +123,13 @@ class TrainConfig:
     device: str = "auto"
     resume: str | None = None
     out: str = MISSING
+    report: str | None = None  # after all jobs of a sweep on the mini data: a folder for its page (`run/miniature.py`)
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
         _fold(self.fold)
+        if self.report is not None and self.data.root != "mini":
+            raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")
         if self.evaluate_visual and self.data.format != "phrasecut":
             raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
         by_rule = str(self.data.exclude).startswith("pascal5i_fold")
