@@ -32,8 +32,10 @@ def train(config: TrainConfig) -> None:
     device = choose_device(config.device)
     with started(device) as processes:
         folder = Path(processes.from_main(config.out))
-        state = find_resume(config.resume, folder)
-        if config.resume == "auto" and state is not None and finished(config, folder, state["step"]):
+        # Rank 0 alone looks: it alone writes there, and the others may be on machines that do not see its disk.
+        state = processes.from_main(find_resume(config.resume, folder) if processes.is_main else None)
+        done = config.resume == "auto" and state is not None and finished(config, folder, state["step"])
+        if processes.from_main(done):
             if processes.is_main:
                 print(f"{folder}: finished already")
             return

@@ -39,13 +39,24 @@ def guarded(main: Callable[[], Any]) -> int:
 
 
 def _fail(message: str, *, status: int = 2) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if _is_first_to_tell():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def _is_first_to_tell() -> bool:
+    if "WORLD_SIZE" not in os.environ:
+        return True
+    # Imported here: a command that stands alone needs no torch to say what is wrong.
+    from clipseg.run.distributed import is_first_to_tell
+
+    return is_first_to_tell()
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """A warning in one line; where in our code it arose helps no user."""
-    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+    is_main = os.environ.get("RANK", "0") == "0"
+    if is_main and not issubclass(category, (DeprecationWarning, FutureWarning)):
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 

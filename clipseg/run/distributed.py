@@ -4,12 +4,20 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from clipseg.errors import ClipSegError
+
+# A process that ends is noticed at once, a silent one after this time: longer than a reader may be stuck before it is an error
+# of its own (`loading.WORKER_TIMEOUT_SECONDS`), and than rank 0 takes for a report while the others wait.
+SILENCE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,18 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, count: int) -> float:
-        """The weight that makes the mean over processes of per-process means over `count` samples the mean over all samples."""
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of every process's `value`, a tensor on the run's device, on every process."""
         if self.world_size == 1:
-            return 1.0
-        return count * self.world_size / sum(self.gather(count))
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def share(self, count: int, device: torch.device) -> Tensor:
+        """The weight that makes the mean over processes of per-process means over `count` samples the mean over all samples."""
+        own = torch.tensor(count, device=device)
+        return own * self.world_size / self.sum(own)
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value`, on every process."""
@@ -48,16 +63,61 @@ class Processes:
 
 @contextlib.contextmanager
 def started(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started (NCCL on GPUs, gloo on CPUs), and leave them at the end."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the processes that `torchrun` started (NCCL on GPUs, gloo on CPUs), and leave them at the end.
+
+    Raises:
+        ClipSegError: another process ended before its time, or was silent for `SILENCE`.
+    """
+    world_size = _world_size()
     if world_size == 1:
         yield Processes()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
     try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=SILENCE, device_id=device if on_gpu else None)
         yield Processes(rank=dist.get_rank(), world_size=world_size)
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise ClipSegError(
+            "another process of this run has ended or is stuck; start all of them again (train.py: with resume=auto)"
+        ) from error
+    # Not after an error: then the connections break when this process ends, so that the others learn of it only after the door
+    # has said what happened.
+    dist.destroy_process_group()
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # gloo's errors are plain RuntimeErrors that name the source file they come from.
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def averaging_gradients(module: nn.Module) -> DistributedDataParallel:
+    """`module`, whose gradients become the mean over all processes in every backward pass."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            # A convolution's gradient has whatever strides its kernel likes; the weight's own save a copy and a warning.
+            parameter.register_hook(lambda gradient: gradient.flatten().unflatten(0, gradient.shape))
+    return DistributedDataParallel(module)
+
+
+def is_first_to_tell() -> bool:
+    """Whether no process of this run has told the user of an error yet; to ask is to tell.
+
+    One error ends all processes, each in its own way: the first word is the cause, the others would only bury it.
+    """
+    if _world_size() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    try:
+        # `torchrun` itself keeps this store, so that it is there before the processes have met and after some have ended.
+        store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=10)))
+        return store.add("clipseg/errors", 1) == 1
+    except RuntimeError:
+        return True
 
 
 def choose_device(name: str) -> torch.device:
@@ -67,6 +127,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda:") and _world_size() > 1:
+        raise ClipSegError(f"device={name} is one GPU for {_world_size()} processes; use device=cuda: each takes its own")
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
@@ -18,7 +17,7 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.checkpoint import as_plain, check_same_run, save_checkpoint
 from clipseg.run.conditioning import Conditioner
-from clipseg.run.distributed import Processes
+from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
 from clipseg.run.settings import TrainingSettings
@@ -42,6 +41,8 @@ def fit(
     """Train the decoder of `model` from `state` (None: from the start) to `settings.steps`, with checkpoints under `folder`.
 
     Step s draws its batch and its dropout from (seed, s) alone, so a run that was stopped goes on as if it never had been.
+    Among several processes the batch, its loss and its gradient stay those of one, up to rounding; the dropout does not: each
+    process draws its own.
 
     Args:
         threshold: at which the progress line's IoU cuts the probabilities.
@@ -66,7 +67,7 @@ def fit(
         scaler.load_state_dict(state["scaler"])
         start, best = state["step"], state["best"]
     if processes.world_size > 1:
-        model.decoder = DistributedDataParallel(decoder)
+        model.decoder = averaging_gradients(decoder)
 
     batches = training_batches(
         data,
@@ -95,7 +96,8 @@ def fit(
             )
 
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss * processes.share(len(batch))).backward()
+        share = processes.share(len(batch), device)
+        scaler.scale(loss * share).backward()
         scaler.unscale_(optimizer)
         gradient_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()]))
         scaler.step(optimizer)
@@ -105,9 +107,9 @@ def fit(
         log.training_step(
             done,
             lr=lr,
-            loss=loss,
+            loss=processes.sum(loss.detach() * share) / processes.world_size,
             gradient_norm=gradient_norm,
-            iou=batch_iou(logits, masks, threshold),
+            iou=processes.sum(batch_iou(logits, masks, threshold)),
             batch=batch,
             waited=waited,
         )
