@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,7 +20,14 @@ from clipseg.errors import ClipSegError
 
 T = TypeVar("T")
 
+# What a job of a sweep may change when it is given again: none of it makes another run of it.
+FREE_KEYS = {"out", "resume", "device", "data.root", "data.workers", "training.steps"}
+
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class JobFailed(ClipSegError):
+    """A job of a sweep failed; it has said why."""
 
 
 def guarded(main: Callable[[], Any]) -> int:
@@ -70,7 +79,7 @@ def launch(
 ) -> int:
     """Compose the config `name` in the folder `configs` from the command line, check it against `schema`, and `run` it.
 
-    In a multirun (`-m`) every job is tried, whatever became of the others.
+    In a sweep (`-m`) every job is tried, whatever became of the others.
 
     Args:
         run: one job.
@@ -91,15 +100,44 @@ def launch(
 
     def job(composed: DictConfig) -> None:
         def checked() -> None:
-            jobs.append(read_settings(composed, schema))
+            jobs.append(_of_a_sweep(read_settings(composed, schema)))
             run(jobs[-1])
 
-        statuses.append(guarded(checked))
+        status = guarded(checked)
+        statuses.append(status)
+        if status and HydraConfig.get().mode is RunMode.MULTIRUN:
+            # A launcher may run the job in another process, whose list of statuses is not this one's.
+            raise JobFailed(f"job {HydraConfig.get().job.num} of the sweep failed, for the reason that it gave")
 
     status = guarded(hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job))
     if finish is not None and jobs:
         statuses.append(guarded(lambda: finish(jobs)))
     return max(status, *statuses, 0)
+
+
+def _of_a_sweep(settings: T) -> T:
+    """`settings` as they are, unless they are those of a sweep's job that cannot run."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is not RunMode.MULTIRUN:
+        return settings
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ClipSegError("a sweep (-m) under torchrun would mix its jobs up; start torchrun once for each job")
+    ours = OmegaConf.structured(settings)
+    path = Path(ours.out) / "config.yaml"
+    theirs = OmegaConf.load(path) if path.is_file() else ours
+    for key in {override.lstrip("+~").partition("=")[0] for override in hydra_config.overrides.task} - FREE_KEYS:
+        found, asked = OmegaConf.select(theirs, key), OmegaConf.select(ours, key)
+        if found != asked:
+            raise ClipSegError(
+                f"out={ours.out} holds a run with {key}={found}, not {asked}; name in `out` what differs: out='DIR/${{{key}}}'"
+            )
+    return settings
+
+
+def _sweep_folder() -> str:
+    """What tells the default `out` of a sweep's jobs apart: `/<number of the job>`; nothing in a run of its own."""
+    hydra_config = HydraConfig.get()
+    return f"/{hydra_config.job.num}" if hydra_config.mode is RunMode.MULTIRUN else ""
 
 
 def read_settings(config: DictConfig, schema: type[T]) -> T:
@@ -108,6 +146,7 @@ def read_settings(config: DictConfig, schema: type[T]) -> T:
     Raises:
         ClipSegError: a required key has no value, or the values do not go together.
     """
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")
