@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import clipseg
 from clipseg.door import launch
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, Job
 from clipseg.run.distributed import choose_device, started
@@ -70,10 +70,14 @@ def training_run(checkpoint: str) -> TrainingRun:
     """The run that a checkpoint is from; nothing is known of one that does not lie in a run folder."""
     path = Path(checkpoint)
     folder = path if path.is_dir() else path.parent.parent
-    if not (folder / "config.yaml").is_file():
+    config_path = folder / "config.yaml"
+    if not config_path.is_file():
         return TrainingRun()
-    config = OmegaConf.load(folder / "config.yaml")
-    experiment, root, fold, seed = (OmegaConf.select(config, key) for key in ("experiment", "data.root", "fold", "seed"))
+    try:
+        config = OmegaConf.load(config_path)
+        experiment, root, fold, seed = (OmegaConf.select(config, key) for key in ("experiment", "data.root", "fold", "seed"))
+    except Exception as error:  # yaml, OmegaConf and the decoder of text each raise their own
+        raise ClipSegError(f"{config_path}: no config of train.py ({one_line(error)[:160]}); restore it") from error
     origin = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
     return TrainingRun(experiment, root, fold, seed, origin.get("commit") if isinstance(origin, dict) else None)
 

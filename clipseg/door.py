@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from clipseg.errors import ClipSegError
 
@@ -39,7 +40,7 @@ def guarded(main: Callable[[], Any]) -> int:
         return _fail("stopped", status=130)
     except ClipSegError as error:
         return _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         return _fail(f"config: {error}")
     except OSError as error:
         if error.errno not in DISK_ERRORS:
@@ -49,8 +50,13 @@ def guarded(main: Callable[[], Any]) -> int:
 
 def _fail(message: str, *, status: int = 2) -> int:
     if _is_first_to_tell():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {_printable(message)}", file=sys.stderr)
     return status
+
+
+def _printable(text: str) -> str:
+    """On one line, and without what would steer a terminal: file names and phrases are other people's text."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _is_first_to_tell() -> bool:
@@ -66,7 +72,7 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
     """A warning in one line; where in our code it arose helps no user."""
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main and not issubclass(category, (DeprecationWarning, FutureWarning)):
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {_printable(str(message))}", file=sys.stderr)
 
 
 def launch(

@@ -31,7 +31,11 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "b" not in mode
         with open(
-            temporary, mode.replace("w", "x"), encoding="utf-8" if text else None, newline="\n" if text else None
+            temporary,
+            mode.replace("w", "x"),
+            encoding="utf-8" if text else None,
+            errors="backslashreplace" if text else None,  # of file names that are no Unicode
+            newline="\n" if text else None,
         ) as file:
             yield file
             file.flush()

@@ -1,6 +1,7 @@
 """Any image a user has -> uint8 RGB pixels. The one place that decodes files, so that every reader sees the same photo."""
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def open_pil(source: str | Path | bytes, *, name: str | None = None) -> Image.Im
         ClipSegError: missing, empty, no image, or a decompression bomb.
     """
     label = name or (str(source) if isinstance(source, (str, Path)) else "image bytes")
+    if isinstance(source, (str, Path)) and os.path.exists(source) and not os.path.isfile(source):
+        raise ClipSegError(f"{label}: cannot be read (a folder or a device, no file)")  # a pipe would be waited for without end
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

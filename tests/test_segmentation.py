@@ -33,6 +33,13 @@ def test_the_test_s_text_is_pycocotools_text():
     assert compressed(BOX)["counts"].encode() == pycoco.encode(np.asfortranarray(box_mask(BOX)))["counts"]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.5, 0.98, 1.0])
+def test_pycocotools_text_is_read_as_pycocotools_reads_it(share):
+    mask = (np.random.default_rng(7).random(SIZE) < share).astype(np.uint8)
+    text = pycoco.encode(np.asfortranarray(mask))["counts"].decode()
+    assert np.array_equal(decode({"size": list(SIZE), "counts": text}), mask)
+
+
 def test_polygons_of_an_object_are_one_mask():
     both = polygon((1, 1, 5, 5)) + polygon((4, 4, 9, 9))
     assert np.array_equal(decode(both), box_mask((1, 1, 5, 5)) | box_mask((4, 4, 9, 9)))
@@ -56,12 +63,17 @@ def test_what_encloses_nothing_is_empty(nothing):
         ({"size": [24, 32], "counts": "P"}, "expected run lengths"),
         ({"size": [24, 32], "counts": "héé"}, "expected run lengths"),
         ({"size": [24, 32], "counts": ""}, "expected run lengths"),
-        ({"size": [24, 32], "counts": compressed((0, 0, 60, 60), (64, 64))["counts"]}, "do not fill the image"),
+        ({"size": [24, 32], "counts": compressed((0, 0, 60, 60), (64, 64))["counts"]}, "expected run lengths that sum to 768"),
+        (
+            {"size": [24, 32], "counts": "oooooo0" * 4},
+            "expected run lengths that sum to 768",
+        ),  # pycocotools writes beyond its memory
         ([[1, 2, 3, 4, 5]], "x and y in turn"),
         ([[[1, 2], [3, 4], [5, 6]]], "x and y in turn"),
         ([["1", "2", "3", "4", "5", "6"]], "x and y in turn"),
         ([[1, 2, float("nan"), 4, 5, 6]], "far outside"),
         ([[1, 2, 1e9, 4, 5, 6]], "far outside"),
+        ([[-200.0, -200.0, 200.0, 200.0] * 90], "crosses the image hundreds of times"),
     ],
 )
 def test_what_is_wrong_is_said(segmentation, message):

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from clipseg.errors import ClipSegError
 from clipseg.files import read_json
 
 FARTHEST_COORDINATE = 1_000_000  # whole numbers this small are exact in Pillow's float32
+LONGEST_PHRASE = 1000  # characters; results keep phrases in columns as wide as the longest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,13 @@ class _Packer:
         image_id = _whole_number(entry, "image_id", where, least=0)
         task_id, phrase = entry.get("task_id"), entry.get("phrase")
         # Predictions are saved under this name, so it must be one that stays in its folder.
-        if not isinstance(task_id, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", task_id):
+        if not isinstance(task_id, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", task_id):
             raise ClipSegError(
                 f"{where}: task_id is {reprlib.repr(task_id)}; expected letters, digits, '_', '-' and '.' as in '2335__1'"
             )
         where = f"{where}, task {task_id}"
-        if not isinstance(phrase, str) or not _is_text(phrase):
-            raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text")
+        if not is_text(phrase):
+            raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text, of at most {LONGEST_PHRASE} letters")
         if image_id not in image_ids:
             raise ClipSegError(f"{where}: image {image_id} is not in {IMAGES_FILE}; add it there or remove the task")
         if f"{split}/{task_id}" in self._keys:
@@ -219,9 +220,12 @@ class _Packer:
         )
 
 
-def _is_text(phrase: str) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value read from JSON is a phrase or a name: a string, not too long, without halves of surrogate pairs."""
+    if not isinstance(value, str) or len(value) > LONGEST_PHRASE:
+        return False
     try:
-        phrase.encode()
+        value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
         return False
     return True

@@ -9,7 +9,7 @@ import numpy as np
 from clipseg.data.check import Finding, Report, check_phrasecut, photo_size
 from clipseg.data.folder import folder_splits, read_lines, read_mask
 from clipseg.data.instances import InstanceTable, photo_path, read_instances
-from clipseg.data.layout import LAYOUTS, annotation_files, find_layouts, voc_folder
+from clipseg.data.layout import LAYOUTS, annotation_files, check_inside, find_layouts, voc_folder
 from clipseg.data.pascal import PascalSplit
 from clipseg.data.segmentation import require_pycocotools
 from clipseg.errors import ClipSegError
@@ -69,6 +69,7 @@ def _pascal(root: Path, decode: bool) -> Iterator[Finding]:
     yield from _missing(missing, len(photos))
     for image_id in sorted(photos.keys() - set(missing)):
         try:
+            check_inside(photos[image_id], root)
             photo_size(photos[image_id], decode=decode)
             source_of[image_id].read_labels(image_id)
         except ClipSegError as error:
@@ -123,6 +124,7 @@ def _photos(root: Path, table: InstanceTable, decode: bool) -> Iterator[Finding]
         if photo in there:
             path = photo_path(root, photo)
             try:
+                check_inside(path, root)
                 width, height = photo_size(path, decode=decode)
             except ClipSegError as error:
                 yield Finding("error", "unreadable", str(error))

@@ -3,6 +3,7 @@
 The reader of every benchmark whose masks belong to classes: Pascal-5i, COCO-20i, and the prompts on LVIS.
 """
 
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -216,7 +217,8 @@ def read_episodes(path: str | Path, holders: Holders, about: Mapping[str, str | 
         raise ClipSegError(f"{path}: not a file of episodes; expected a list under 'episodes'")
     for field, value in about.items():
         if content.get(field) != value:
-            raise ClipSegError(f"{path}: episodes of {field} {content.get(field)!r}, but asked for is {value!r}; draw new ones")
+            found = reprlib.repr(content.get(field))
+            raise ClipSegError(f"{path}: episodes of {field} {found}, but asked for is {value!r}; draw new ones")
     shows = {name: frozenset(images) for name, images in holders.items()}
     return [_read_episode(entry, shows, f"{path}: episode {number}") for number, entry in enumerate(entries)]
 
@@ -226,10 +228,12 @@ def _read_episode(entry: Any, shows: Mapping[str, frozenset[str]], where: str) -
         raise ClipSegError(f"{where}: expected an object of query, name and support; draw new episodes")
     query, name, support = entry["query"], entry["name"], entry["support"]
     if not isinstance(name, str) or name not in shows:
-        raise ClipSegError(f"{where}: class {name!r} is none of {', '.join(shows)}; draw new episodes")
+        raise ClipSegError(f"{where}: class {reprlib.repr(name)} is none of {', '.join(shows)}; draw new episodes")
     for role, image_id in (("query", query), ("support", support)):
         if not isinstance(image_id, str) or image_id not in shows[name]:
-            raise ClipSegError(f"{where}: {role} image {image_id!r} does not show {name!r} in this data; draw new episodes")
+            raise ClipSegError(
+                f"{where}: {role} image {reprlib.repr(image_id)} does not show {name!r} in this data; draw new episodes"
+            )
     if query == support:
         raise ClipSegError(f"{where}: image {query!r} is its own support; draw new episodes")
     return Episode(query=query, name=name, support=support)

@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import reprlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg.data.annotations import PackedStrings, polygon_points, rasterise
-from clipseg.data.layout import wrong_layout
+from clipseg.data.annotations import LONGEST_PHRASE, PackedStrings, is_text, polygon_points, rasterise
+from clipseg.data.layout import check_inside, wrong_layout
 from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
@@ -143,8 +142,8 @@ def _read_task(line: str, root: Path, where: str) -> dict[str, Any]:
     if not isinstance(task, dict) or ("mask" in task) == ("polygons" in task):
         raise ClipSegError(f"{where}: expected an object of image, phrase, and either mask or polygons")
     phrase, polygons = task.get("phrase"), task.get("polygons")
-    if not isinstance(phrase, str) or not phrase.strip() or not _is_unicode(phrase):
-        raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text")
+    if not is_text(phrase) or not phrase.strip():
+        raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text, of at most {LONGEST_PHRASE} letters")
     _check_path(task.get("image"), root, f"{where}: image")
     if "mask" in task:
         _check_path(task["mask"], root, f"{where}: mask")
@@ -153,25 +152,18 @@ def _read_task(line: str, root: Path, where: str) -> dict[str, Any]:
     return task
 
 
-def _is_unicode(phrase: str) -> bool:
-    try:
-        phrase.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-        return False
-    return True
-
-
 def _check_path(text: Any, root: Path, where: str) -> None:
     """A file inside `root`, whichever way one might try to leave it."""
-    if not isinstance(text, str) or not text or "\0" in text or not _is_unicode(text):
+    if not is_text(text) or not text or "\0" in text:
         raise ClipSegError(f"{where} is {reprlib.repr(text)}; expected a path relative to {root}")
     paths = PurePosixPath(text), PureWindowsPath(text)
     if any(path.anchor or ".." in path.parts for path in paths):
         raise ClipSegError(f"{where} {text!r} leaves {root}; put the file inside and name it relative to that folder")
-    path = os.path.realpath(root / text)
-    if not path.startswith(os.path.join(os.path.realpath(root), "")):
-        raise ClipSegError(f"{where} {text!r} is a symbolic link that leaves {root}; put the file itself there")
-    if not os.path.isfile(path):
+    try:
+        check_inside(root / text, root)
+    except ClipSegError as error:
+        raise ClipSegError(f"{where} {text!r} is a symbolic link that leaves {root}; put the file itself there") from error
+    if not (root / text).is_file():
         raise ClipSegError(f"{where} {text!r}: no such file in {root}")
 
 

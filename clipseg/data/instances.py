@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg.data.annotations import PackedStrings
+from clipseg.data.layout import check_inside
 from clipseg.data.segmentation import decode_segmentation, require_pycocotools
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
@@ -137,7 +138,8 @@ def _photo(entry: Any, path: Path) -> str:
         return f"{path.stem.removeprefix('instances_')}/{name}"
     found = re.search(r"(?:^|/)([a-z]+\d{4}/[A-Za-z0-9_-]+\.jpe?g)$", url) if isinstance(url, str) else None
     if found is None:
-        raise ClipSegError(f"{path}: image {entry['id']} names no photo (file_name {name!r}, coco_url {url!r}); fetch it again")
+        named = f"file_name {reprlib.repr(name)}, coco_url {reprlib.repr(url)}"
+        raise ClipSegError(f"{path}: image {entry['id']} names no photo ({named}); fetch it again")
     return found[1]
 
 
@@ -179,10 +181,11 @@ class InstanceSource:
         """uint8 RGB `[3, H, W]`.
 
         Raises:
-            ClipSegError: the photo is missing, damaged, or not of the annotated size.
+            ClipSegError: the photo is missing, damaged, not of the annotated size, or a link that leaves the folder.
         """
         number = self._position[image_id]
         path = photo_path(self.root, self.table.photos[number])
+        check_inside(path, self.root)
         image = read_image(path, exif=False)
         height, width = self.table.sizes[number].tolist()
         if tuple(image.shape[1:]) != (height, width):

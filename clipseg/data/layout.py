@@ -110,7 +110,6 @@ def locate_images(root: Path, image_ids: Iterable[int]) -> dict[int, str]:
         ClipSegError: a symbolic link to an image leads out of the root, or a folder cannot be listed.
     """
     wanted = {f"{image_id}.jpg": image_id for image_id in image_ids}
-    inside = os.path.join(os.path.realpath(root), "")
     found: dict[int, str] = {}
     for folder in IMAGE_FOLDERS:
         try:
@@ -119,10 +118,18 @@ def locate_images(root: Path, image_ids: Iterable[int]) -> dict[int, str]:
             continue
         except OSError as error:
             raise ClipSegError(f"{root / folder}: cannot be listed ({error.strerror})") from error
-        links = [root / folder, *(Path(entry.path) for entry in entries if entry.is_symlink() and entry.name in wanted)]
-        for link in links:
-            if not os.path.realpath(link).startswith(inside):
-                raise ClipSegError(f"{link}: a symbolic link that leaves {root}; put the photos themselves there")
+        for link in [root / folder, *(Path(entry.path) for entry in entries if entry.is_symlink() and entry.name in wanted)]:
+            check_inside(link, root)
         names = [entry.name for entry in entries if entry.name in wanted and entry.is_file()]
         found = {wanted[name]: folder for name in names} | found
     return found
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse a file of a data set that lies elsewhere: an archive may bring links along that lead to anything.
+
+    Raises:
+        ClipSegError: `path` is, or lies behind, a symbolic link that leaves `root`. The root itself may be a link.
+    """
+    if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):
+        raise ClipSegError(f"{path}: a symbolic link that leaves {root}; put the photos themselves there")

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from clipseg.data.annotations import is_text
 from clipseg.data.json_entries import iterate_entries
 from clipseg.data.layout import split_files
 from clipseg.data.phrasecut import PhraseCut
@@ -99,7 +100,7 @@ def _read_names(files: dict[str, Path]) -> tuple[dict[str, str], dict[int, set[s
         for number, entry in enumerate(iterate_entries(path)):
             structure = entry.get("phrase_structure")
             name = structure.get("name") if isinstance(structure, dict) else None
-            if not isinstance(name, str):
+            if not is_text(name):
                 raise ClipSegError(
                     f"{path}: entry {number}: no phrase_structure with a name, as the study of visual prompts needs"
                 )

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from clipseg.data.classes import PASCAL_CLASSES, pascal5i_fold
 from clipseg.data.episodes import EpisodeReader, all_episodes, read_episodes, with_supports
-from clipseg.data.layout import voc_folder, wrong_layout
+from clipseg.data.layout import check_inside, voc_folder, wrong_layout
 from clipseg.errors import ClipSegError
 from clipseg.image_io import open_pil, read_image
 
@@ -37,15 +37,18 @@ class PascalSplit:
     """
 
     def __init__(self, root: str | Path, split: str) -> None:
-        folder = voc_folder(Path(root))
+        self.root = Path(root)
+        folder = voc_folder(self.root)
         if folder is None:
-            raise wrong_layout(Path(root), "pascal")
+            raise wrong_layout(self.root, "pascal")
         self.folder = folder
         self.image_ids = _read_split(folder, split)
 
     def read_image(self, image_id: str) -> Tensor:
         """uint8 RGB `[3, H, W]`."""
-        return read_image(self.photo_path(image_id), exif=False)
+        path = self.photo_path(image_id)
+        check_inside(path, self.root)
+        return read_image(path, exif=False)
 
     def photo_path(self, image_id: str) -> Path:
         """Where a photo lies."""
@@ -55,9 +58,11 @@ class PascalSplit:
         """A label map, uint8 `[H, W]` of the photo's size: 0 background, 1 to 20 classes, 255 ignored.
 
         Raises:
-            ClipSegError: missing or damaged, in colours, with other values, or not of the photo's size.
+            ClipSegError: missing or damaged, in colours, with other values, not of the photo's size, or a link that leaves the
+                folder.
         """
         path = self.folder / "SegmentationClass" / f"{image_id}.png"
+        check_inside(path, self.root)
         labels = _read_palette(path)
         wrong = labels[(labels > len(PASCAL_CLASSES)) & (labels != IGNORED)]
         if len(wrong):

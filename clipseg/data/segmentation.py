@@ -1,7 +1,7 @@
 """COCO's and LVIS's ways to write a mask - polygons, run lengths, run lengths as text - decoded by pycocotools.
 
 What pycocotools takes on trust is checked here first: a size that is not the image's, coordinates that would fill the memory,
-text that its C code would read beyond.
+run lengths that do not fill the image: its C code writes beyond its memory with some of them.
 """
 
 import importlib.util
@@ -17,7 +17,9 @@ from clipseg.errors import ClipSegError
 
 # Five bits a character from "0" on, the sixth bit saying that another follows; seven characters hold any count.
 _COMPRESSED = re.compile(r"(?:[P-o]{0,6}[0-O])+")
-_FARTHEST = 10  # image sides: polygons are drawn at five times their size before they are cut off
+# Image sides: polygons are drawn at five times their size before they are cut off, each point of the outline in memory.
+_FARTHEST = 10
+_LONGEST_OUTLINE = 400
 
 
 def require_pycocotools() -> None:
@@ -56,10 +58,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int, *, where: st
         encoded = [_run_lengths(segmentation, height, width, where)]
     if not encoded:
         return np.zeros((height, width), dtype=np.uint8)
-    try:
-        return np.ascontiguousarray(pycoco.decode(pycoco.merge(encoded)), dtype=np.uint8)
-    except ValueError as error:
-        raise ClipSegError(f"{where}: run lengths that do not fill the image ({error}); fetch the file again") from error
+    return np.ascontiguousarray(pycoco.decode(pycoco.merge(encoded)), dtype=np.uint8)
 
 
 def _polygon(polygon: Any, side: int, where: str) -> list[float]:
@@ -69,6 +68,9 @@ def _polygon(polygon: Any, side: int, where: str) -> list[float]:
     # NaN fails the comparison too.
     if not all(abs(value) <= _FARTHEST * side for value in polygon):
         raise ClipSegError(f"{where}: a polygon far outside its image; expected pixel coordinates")
+    x, y = (np.array(polygon[start::2], dtype=np.float64) for start in (0, 1))
+    if np.abs(np.diff(x)).sum() + np.abs(np.diff(y)).sum() > _LONGEST_OUTLINE * side:
+        raise ClipSegError(f"{where}: a polygon whose outline crosses the image hundreds of times; expected that of an object")
     return [float(value) for value in polygon]
 
 
@@ -84,10 +86,24 @@ def _run_lengths(segmentation: Any, height: int, width: int, where: str) -> dict
     if size != [height, width]:
         raise ClipSegError(f"{where}: an RLE of size {reprlib.repr(size)}, but its image is [{height}, {width}] (H, W)")
     if isinstance(counts, str) and _COMPRESSED.fullmatch(counts):
-        return {"size": size, "counts": counts.encode()}
+        counts = _from_text(counts)
     if not _is_whole(counts) or sum(counts) != height * width:
         raise ClipSegError(f"{where}: RLE counts {reprlib.repr(counts)}; expected run lengths that sum to {height * width}")
-    return dict(pycoco.frPyObjects(segmentation, height, width))
+    return dict(pycoco.frPyObjects({"size": size, "counts": counts}, height, width))
+
+
+def _from_text(text: str) -> list[int]:
+    """Run lengths from their text: five bits a character, the lowest first; from the third on less the one before last."""
+    counts: list[int] = []
+    value = shift = 0
+    for bits in (ord(character) - ord("0") for character in text):
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            value -= (1 << shift) * bool(bits & 0x10)  # the sign
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def _is_whole(counts: Any) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
+from clipseg.measure.arrays import read_arrays
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
 
 DELTAS_FILE = "prompt_deltas.npz"
@@ -85,6 +86,11 @@ class PromptDeltas:
         rows = len(self.key)
         if rows == 0:
             raise ClipSegError("no object to study: none on an image with at least three names has a mask")
+        if not 0 <= self.seconds < float("inf") or not isinstance(self.provenance, Mapping):
+            raise ClipSegError(f"{self.seconds} seconds, provenance {type(self.provenance).__name__}; expected both")
+        kinds = {name: getattr(self, name).dtype.kind for name in (*_LABELS, "choices", "original", "engineered")}
+        if "".join(kinds.values()) != "UUUiff" or not all(isinstance(name, str) for name in self.variants):
+            raise ClipSegError(f"columns of kinds {kinds}; expected texts, whole numbers and probabilities")
         if self.engineered.shape != (rows, len(self.variants)) or any(
             len(column) != rows for column in (self.image_key, self.name, self.choices, self.original)
         ):
@@ -147,14 +153,14 @@ class PromptDeltas:
         """
         file = Path(path) / DELTAS_FILE if Path(path).is_dir() else Path(path)
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
-                return PromptDeltas(
-                    **columns,
-                    variants=tuple(arrays["variants"].tolist()),
-                    seconds=arrays["seconds"].item(),
-                    provenance=json.loads(arrays["provenance"].item()),
-                )
+            arrays = read_arrays(file)
+            columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
+            return PromptDeltas(
+                **columns,
+                variants=tuple(arrays["variants"].tolist()),
+                seconds=arrays["seconds"].item(),
+                provenance=json.loads(arrays["provenance"].item()),
+            )
         except FileNotFoundError as error:
             raise ClipSegError(f"{file}: no such file; run evaluate.py benchmark=visual_prompts first") from error
         # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
+from clipseg.measure.arrays import read_arrays
 from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
 
 SAMPLES_FILE = "samples.npz"
@@ -129,8 +130,7 @@ class Results:
         """
         file = Path(path) / SAMPLES_FILE if Path(path).is_dir() else Path(path)
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return _from_arrays(arrays)
+            return _from_arrays(read_arrays(file))
         except FileNotFoundError as error:
             raise ClipSegError(f"{file}: no such results file; run evaluate.py first, or name its output folder") from error
         except ClipSegError as error:

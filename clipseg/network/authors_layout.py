@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from clipseg.errors import ClipSegError
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import build_decoder
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.model import LARGEST_REDUCE_DIM, CLIPSeg, ModelConfig
 from clipseg.network.renaming import Rename, Table, from_theirs, linear
-from clipseg.network.tensor_files import shapes_of
+from clipseg.network.tensor_files import is_plain, shapes_of
 from clipseg.network.transformers_config import is_transformers_folder, read_folder_config
 
 DROPPED = {"reduce.": "one more projection that the authors' decoder holds and its forward pass never uses"}
@@ -99,7 +97,8 @@ def read_sizes(state: Mapping[str, Any], source: Path) -> dict[str, Any]:
     upsampling = ["trans_conv.2.weight", "trans_conv.4.weight"] if head == "refined" else ["trans_conv.weight"]
     patch_size = math.prod(_shape(state, key, 4, source)[-1] for key in upsampling)
     # The bounds keep a damaged file from filling the memory.
-    if max(reduce_dim, embed_dim, width) > 16384 or patch_size not in range(2, 65, 2) or reduce_dim % 4:
+    known = reduce_dim % 4 == 0 and reduce_dim <= LARGEST_REDUCE_DIM and patch_size in range(2, 65, 2)
+    if not known or max(embed_dim, width) > 16384 or depth > 64:
         raise ClipSegError(f"{source}: no CLIPSeg decoder has the sizes D={reduce_dim}, P={patch_size}; fetch the file again")
     return {
         "width": width,
@@ -113,7 +112,7 @@ def read_sizes(state: Mapping[str, Any], source: Path) -> dict[str, Any]:
 
 def _shape(state: Mapping[str, Any], key: str, dimensions: int, source: Path) -> tuple[int, ...]:
     value = state.get(key)
-    if not isinstance(value, Tensor) or value.ndim != dimensions or 0 in value.shape:
+    if not is_plain(value) or value.ndim != dimensions or 0 in value.shape:
         found = ", ".join(str(key) for key in list(state)[:6]) or "nothing"
         raise ClipSegError(f"{source}: no decoder in the authors' layout: {key} is missing or misshapen (found {found}, ...)")
     return tuple(value.shape)

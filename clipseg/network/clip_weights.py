@@ -1,7 +1,6 @@
 """Which CLIP: a name and its weights -> an open_clip model and its tokenizer, or one line that says what is missing."""
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from open_clip.model import CLIP
 from torch import nn
 
 from clipseg.errors import ClipSegError, one_line
+from clipseg.files import read_json
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
 from clipseg.network.hub import quiet_hub
 from clipseg.network.mini import load_mini_clip
@@ -141,8 +141,11 @@ def _activation_of(file: Path) -> bool | None:
     """Whether a local file's weights were trained with QuickGELU, where its neighbour or its name tell."""
     config = file.parent / "open_clip_config.json"
     if config.is_file():
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        content = read_json(config)
+        model = content.get("model_cfg") if isinstance(content, dict) else None
+        if not isinstance(model, dict):
+            raise ClipSegError(f"{config}: has no 'model_cfg' as open_clip writes it; fetch it again, or remove it")
+        return bool(model.get("quick_gelu", False))
     return True if "openai" in str(file.resolve()).lower() else None
 
 

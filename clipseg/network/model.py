@@ -21,6 +21,9 @@ from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
 from clipseg.network.read_outs import are_fractions, blocks_at
 
+# Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
+LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -47,8 +50,13 @@ class ModelConfig:
             raise ClipSegError(f"head={self.head!r} is unknown; expected one of {', '.join(HEADS)}")
         if self.decoder not in ("clipseg", "deconv"):
             raise ClipSegError(f"decoder={self.decoder!r} is unknown; expected clipseg or deconv")
-        if self.reduce_dim < 4 or self.reduce_dim % 4:
-            raise ClipSegError(f"reduce_dim={self.reduce_dim} cannot be shared by 4 attention heads; choose a multiple of 4")
+        if not 4 <= self.reduce_dim <= LARGEST_REDUCE_DIM or self.reduce_dim % 4:
+            raise ClipSegError(
+                f"reduce_dim={self.reduce_dim} cannot be shared by 4 attention heads; choose a multiple of 4, at most "
+                f"{LARGEST_REDUCE_DIM}"
+            )
+        if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
+            raise ClipSegError(f"image_size={self.image_size}; expected a side of 1 to {LARGEST_IMAGE_SIZE} pixels")
         layers = list(self.extract_layers)
         if not layers or layers != sorted(set(layers)) or layers[0] < 0:
             raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")

@@ -1,9 +1,10 @@
 """Files of weights -> named tensors, or one line that says what is wrong. Nothing here runs code that a file brings along."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ def read_weights(path: Path) -> Any:
     """
     if not path.is_file():
         raise ClipSegError(f"{path}: no such weights file")
+    check_unpacked_size(path)
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     # Damaged bytes fail in whatever way the readers of torch and safetensors meet them.
@@ -34,6 +36,24 @@ def read_weights(path: Path) -> Any:
         else:
             reason = f"not readable as weights: {one_line(error)[:160]}"
         raise ClipSegError(f"{path}: {reason}; fetch or write it again, as safetensors or a state dict") from error
+
+
+def check_unpacked_size(path: Path) -> None:
+    """Refuse an archive of weights that holds more than its own size: torch.save compresses nothing.
+
+    Raises:
+        ClipSegError: a decompression bomb, or an archive that was packed once more.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return  # no archive, or a damaged one; torch says so
+    packed = path.stat().st_size
+    if unpacked > 2 * packed:
+        raise ClipSegError(
+            f"{path}: refused as a decompression bomb: {unpacked:,} bytes from {packed:,}; save it again by torch.save"
+        )
 
 
 def read_folder_weights(folder: Path) -> dict[str, Any]:
@@ -85,7 +105,7 @@ def check_tensors(state: Mapping[str, Any], shapes: Mapping[str, torch.Size], *,
     if extra := [str(key) for key in state if key not in shapes]:
         faults.append(f"unknown {_listed(extra)}")
     present = [key for key in shapes if key in state]
-    if bad := [key for key in present if not _is_plain(state[key])]:
+    if bad := [key for key in present if not is_plain(state[key])]:
         faults.append(f"no plain float tensor {_listed(bad)}")
     if wrong := [
         f"{key} {list(state[key].shape)} instead of {list(shapes[key])}"
@@ -100,7 +120,8 @@ def check_tensors(state: Mapping[str, Any], shapes: Mapping[str, torch.Size], *,
     return {key: state[key].float() for key in shapes}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value from a file is a tensor of floats whose every number is in the file."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
         return False
     # A view with stride 0 could claim any shape, and fill the memory once it is copied.

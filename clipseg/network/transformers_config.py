@@ -1,5 +1,6 @@
 """config.json of transformers' CLIPSeg and CLIP -> sizes of an open_clip model, or one line on what we do not compute."""
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ class ClipSizes:
     text: CLIPTextCfg
     quick_gelu: bool
 
+    def least_parameters(self) -> int:
+        """A lower bound of the model's parameters: the blocks' matrices and the positions of both towers."""
+        positions = (int(self.vision.image_size) // self.vision.patch_size) ** 2 * self.vision.width
+        positions += self.text.context_length * self.text.width
+        blocks = (tower.layers * (4 + 2 * tower.mlp_ratio) * tower.width**2 for tower in (self.vision, self.text))
+        return int(positions + sum(blocks))
+
     def name(self) -> str:
         """The open_clip model of these sizes, or "transformers" where none of the known ones has them."""
         return next((name for name in NAMED if named_sizes(name) == self), UNNAMED)
@@ -124,7 +132,9 @@ def read_folder_config(folder: Path) -> FolderConfig:
     _check_fixed(decoder, source)
     layers = decoder["extract_layers"]
     if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
-        raise ClipSegError(f"{source}: extract_layers={layers!r}; expected a list of block indices such as [3, 6, 9]")
+        raise ClipSegError(
+            f"{source}: extract_layers={reprlib.repr(layers)}; expected a list of block indices such as [3, 6, 9]"
+        )
     head = "refined" if decoder["use_complex_transposed_convolution"] else "plain"
     return FolderConfig(sizes, tuple(layers), _size(decoder, "reduce_dim", source), head)
 
@@ -145,7 +155,9 @@ def _check_fixed(settings: dict[str, Any], source: Path) -> None:
     for key, allowed in FIXED.items():
         if key in settings and settings[key] not in allowed:
             wanted = " or ".join(str(value) for value in allowed)
-            raise ClipSegError(f"{source}: {key}={settings[key]!r} is not what CLIPSeg computes here; expected {wanted}")
+            raise ClipSegError(
+                f"{source}: {key}={reprlib.repr(settings[key])} is not what CLIPSeg computes here; expected {wanted}"
+            )
 
 
 def _clip_sizes(embed_dim: int, vision: dict[str, Any], text: dict[str, Any], source: Path) -> ClipSizes:
@@ -161,7 +173,7 @@ def _clip_sizes(embed_dim: int, vision: dict[str, Any], text: dict[str, Any], so
     return ClipSizes(
         embed_dim,
         CLIPVisionCfg(
-            layers=_size(vision, "num_hidden_layers", source),
+            layers=_size(vision, "num_hidden_layers", source, most=256),
             width=vision_width,
             head_width=vision_width // vision_heads,
             mlp_ratio=vision_ratio,
@@ -172,7 +184,7 @@ def _clip_sizes(embed_dim: int, vision: dict[str, Any], text: dict[str, Any], so
             context_length=_size(text, "max_position_embeddings", source),
             width=text_width,
             heads=text_heads,
-            layers=_size(text, "num_hidden_layers", source),
+            layers=_size(text, "num_hidden_layers", source, most=256),
             mlp_ratio=text_ratio,
         ),
         quick_gelu=vision["hidden_act"] == "quick_gelu",
@@ -192,9 +204,9 @@ def _tower(section: dict[str, Any], source: Path) -> tuple[int, int, float]:
     return width, heads, ratio
 
 
-def _size(section: dict[str, Any], key: str, source: Path, default: int | None = None) -> int:
+def _size(section: dict[str, Any], key: str, source: Path, *, default: int | None = None, most: int = 16384) -> int:
     value = section.get(key, default)
     # The bound keeps a damaged config from filling the memory; the largest CLIPs stay below it.
-    if type(value) is not int or not 1 <= value <= 16384:
-        raise ClipSegError(f"{source}: {key}={value!r}; expected a whole number from 1 to 16384")
+    if type(value) is not int or not 1 <= value <= most:
+        raise ClipSegError(f"{source}: {key}={reprlib.repr(value)}; expected a whole number from 1 to {most}")
     return value

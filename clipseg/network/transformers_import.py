@@ -1,5 +1,6 @@
 """A folder in transformers' layout -> a whole model: CLIP and decoder, and the image size of its processor."""
 
+import reprlib
 from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer
@@ -37,7 +38,7 @@ def load_transformers(folder: Path, extract_layers: tuple[int, ...] | None) -> C
             f"{folder}: its decoder takes {len(found.extract_layers)} read-outs, extract_layers={layers} names {len(layers)}"
         )
     state = read_folder_weights(folder)
-    clip = build_clip(found.sizes)
+    clip = build_clip(found.sizes, state, source=folder)
     clip.load_state_dict(clip_weights(state, clip, config=found, source=folder), strict=True)
     name = found.sizes.name()
     config = ModelConfig(
@@ -66,7 +67,8 @@ def _image_size(folder: Path, patch_size: int) -> int:
         height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
         if type(height) is not int or height != width or height < 1 or height % patch_size:
             raise ClipSegError(
-                f"{folder / name}: size={size!r}; expected a square whose side is a multiple of the patch size {patch_size}"
+                f"{folder / name}: size={reprlib.repr(size)}; expected a square whose side is a multiple of the patch size "
+                f"{patch_size}"
             )
         return height
     return ModelConfig.image_size

@@ -3,7 +3,7 @@
 One table a part of the model, used in both directions: by `load` and by `save_transformers`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from clipseg.errors import ClipSegError
 from clipseg.network.renaming import Rename, Table, from_theirs, linear
-from clipseg.network.tensor_files import read_folder_weights, shapes_of
+from clipseg.network.tensor_files import is_plain, read_folder_weights, shapes_of
 from clipseg.network.transformers_config import ClipSizes, FolderConfig, read_folder_config
 
 # Beginnings of keys that are left out, with the reason. Files written by older versions of transformers hold the first two.
@@ -22,6 +23,7 @@ CLIP_DROPPED = {
     "vision_model.embeddings.position_ids": "a constant, the numbers 0 to tokens - 1",
 }
 DECODER_DROPPED = {"decoder.": "no part of CLIP"}
+SLACK = 50_000_000  # parameters: where config and weights differ by less, the error that names each tensor says more
 
 
 def clip_table(vision_layers: int, text_layers: int, prefix: str = "") -> Table:
@@ -85,13 +87,24 @@ def clip_of_folder(folder: Path) -> tuple[CLIP, SimpleTokenizer]:
         ClipSegError: a config we do not compute, or weights that do not fit it.
     """
     config = read_folder_config(folder)
-    clip = build_clip(config.sizes)
-    clip.load_state_dict(clip_weights(read_folder_weights(folder), clip, config=config, source=folder), strict=True)
+    state = read_folder_weights(folder)
+    clip = build_clip(config.sizes, state, source=folder)
+    clip.load_state_dict(clip_weights(state, clip, config=config, source=folder), strict=True)
     return clip, SimpleTokenizer(context_length=clip.context_length)
 
 
-def build_clip(sizes: ClipSizes) -> CLIP:
-    """An open_clip model of these sizes with weights to be overwritten; the global generator is left as it was."""
+def build_clip(sizes: ClipSizes, state: Mapping[str, Any], *, source: Path) -> CLIP:
+    """An open_clip model of these sizes with weights to be overwritten; the global generator is left as it was.
+
+    Raises:
+        ClipSegError: the tensors `state` of the folder `source` are far too few: a damaged config must not fill the memory.
+    """
+    held = sum(value.numel() for value in state.values() if is_plain(value))
+    if sizes.least_parameters() > held + SLACK:
+        raise ClipSegError(
+            f"{source}: config.json describes a CLIP of over {sizes.least_parameters():,} parameters, but the weights hold "
+            f"{held:,}; fetch both again"
+        )
     with torch.random.fork_rng(devices=[]):
         return CLIP(sizes.embed_dim, sizes.vision, sizes.text, quick_gelu=sizes.quick_gelu)
 

@@ -181,11 +181,26 @@ def _model_config(fields: Any, path: Path) -> ModelConfig:
         unknown = ", ".join(sorted(map(str, fields.keys() - known))) if isinstance(fields, dict) else "it is missing"
         raise ClipSegError(f"{path}: no model_config of this version ({unknown}); load it with the version that wrote it")
     values: dict[str, Any] = dict(fields)
-    try:
-        values["extract_layers"] = tuple(values["extract_layers"])
-        return ModelConfig(**values)
-    except (TypeError, KeyError) as error:
-        raise ClipSegError(f"{path}: model_config holds a value of the wrong kind ({one_line(error)})") from error
+    layers = values.pop("extract_layers", None)
+    wrong = [key for key, value in values.items() if type(value) not in _KINDS[key]]
+    if not isinstance(layers, (list, tuple)) or not all(type(layer) is int for layer in layers):
+        wrong.append("extract_layers")
+    if wrong:
+        raise ClipSegError(f"{path}: model_config holds a value of the wrong kind ({', '.join(wrong)}); fetch the file again")
+    return ModelConfig(extract_layers=tuple(layers or ()), **values)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "backbone": (str,),
+    "pretrained": (str, type(None)),
+    "reduce_dim": (int,),
+    "head": (str,),
+    "decoder": (str,),
+    "image_size": (int,),
+    "seed": (int,),
+    "image_tower": (str, type(None)),
+    "image_tower_pretrained": (bool, str),
+}
 
 
 def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
+from clipseg.network.tensor_files import check_unpacked_size
 from clipseg.network.weights import CHECKPOINT
 
 
@@ -30,6 +31,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ClipSegError: missing, cut off, damaged, or written by something else.
     """
+    check_unpacked_size(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,7 @@ def predictions(
 
 def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:
     task_id = key.split("/", 1)[1]
-    if Path(task_id).name != task_id:
+    if not task_id.isprintable() or {PurePosixPath(task_id).name, PureWindowsPath(task_id).name} != {task_id} or not task_id:
         raise ClipSegError(f"task_id {task_id!r} is no file name; predictions are saved as <task_id>.png")
     with atomic_write(folder / f"{task_id}.png") as file:
         Image.fromarray(prediction.byte().mul(255).cpu().numpy()).save(file, format="PNG")

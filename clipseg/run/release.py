@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.measure.tables import format_table
 from clipseg.network.weights import load, save_release
@@ -29,21 +29,27 @@ def release(run: Path, out: Path, *, licence: str) -> None:
     model = load(run)
     origin = read_json(run / "provenance.json")
     metrics = {path.parent.name: read_json(path) for path in sorted((run / "eval").glob("*/metrics.json"))}
-    data = origin["config"]["data"]
+    try:
+        data, steps = origin["config"]["data"], origin["config"]["training"]["steps"]
+        # The root is a path of the machine that trained; the split and the annotations' name are what counts.
+        trained_on = f"{Path(data['root']).name}, split {data['train_split']}, {steps:,} steps"
+        experiment, seed, commit = (origin[key] for key in ("experiment", "seed", "commit"))
+        tables = {split: format_table(figures) for split, figures in metrics.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ClipSegError(
+            f"{run}: provenance.json or eval/*/metrics.json lacks something or was damaged ({one_line(error)}); restore them"
+        ) from error
     card = _template().render(
         licence=licence,
-        experiment=origin["experiment"],
+        experiment=experiment,
         parameters=sum(parameter.numel() for parameter in model.decoder.parameters()),
         model=model.config,
-        # The root is a path of the machine that trained; the split and the annotations' name are what counts.
-        trained_on=f"{Path(data['root']).name}, split {data['train_split']}, {origin['config']['training']['steps']:,} steps",
-        seed=origin["seed"],
-        commit=origin["commit"],
-        tables={split: format_table(figures) for split, figures in metrics.items()},
+        trained_on=trained_on,
+        seed=seed,
+        commit=commit,
+        tables=tables,
     )
-    save_release(
-        model, out, card=card, extra={"metrics": metrics, "experiment": origin["experiment"], "commit": origin["commit"]}
-    )
+    save_release(model, out, card=card, extra={"metrics": metrics, "experiment": experiment, "commit": commit})
 
 
 def _template() -> jinja2.Template:

@@ -4,6 +4,7 @@ what differs.
 The doors hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,8 +102,12 @@ class TrainingSettings:
             raise ClipSegError(
                 f"training.batch_size={self.batch_size} is no multiple of training.phrases_per_image={self.phrases_per_image}"
             )
-        if not 0 <= self.final_lr <= self.lr:
+        if self.validation_images is not None:
+            _at_least("training.validation_images", self.validation_images, 1)
+        if not 0 <= self.final_lr <= self.lr < math.inf:
             raise ClipSegError(f"training.final_lr={self.final_lr} must lie between 0 and training.lr={self.lr}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ClipSegError(f"training.weight_decay={self.weight_decay} must be at least 0")
         _one_of("training.amp", self.amp, ("auto", "off", "bf16", "fp16"))
 
 
@@ -127,6 +132,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
+        _seed(self.seed)
         _fold(self.fold)
         if self.report is not None and self.data.root != "mini":
             raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")
@@ -181,6 +187,7 @@ class EvaluateConfig:
         _probability("threshold", self.threshold)
         _one_of("benchmark", self.benchmark, tuple(PROTOCOLS))
         choose_variants(self.variant)
+        _seed(self.seed)
         _fold(self.fold)
         if self.unseen is not None:
             unseen_classes(self.unseen)
@@ -219,6 +226,12 @@ def _probability(key: str, value: float) -> None:
 def _ascending(key: str, values: list[int]) -> None:
     if not values or values[0] < 1 or values != sorted(set(values)):
         raise ClipSegError(f"{key}={values} must be ascending sides in pixels, each once, such as [224,352]")
+
+
+def _seed(value: int) -> None:
+    # Steps and processes get seeds of their own, many times as large, of which 64 bits must be enough.
+    if not 0 <= value < 2**28:
+        raise ClipSegError(f"seed={value} must lie between 0 and {2**28 - 1}")
 
 
 def _fold(value: int | None) -> None:
