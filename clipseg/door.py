@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 
 T = TypeVar("T")
 
@@ -102,23 +102,34 @@ def launch(
     # Hydra's own report of an error is many lines long; with this it raises, and `guarded` makes one line of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     statuses: list[int] = []
+    asked: list[DictConfig] = []
     jobs: list[T] = []
 
     def job(composed: DictConfig) -> None:
-        def checked() -> None:
-            jobs.append(_of_a_sweep(read_settings(composed, schema)))
-            run(jobs[-1])
-
+        asked.append(composed)
         status = guarded(checked)
         statuses.append(status)
         if status and HydraConfig.get().mode is RunMode.MULTIRUN:
             # A launcher may run the job in another process, whose list of statuses is not this one's.
             raise JobFailed(f"job {HydraConfig.get().job.num} of the sweep failed, for the reason that it gave")
 
-    status = guarded(hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job))
+    def checked() -> None:
+        jobs.append(_of_a_sweep(read_settings(asked[-1], schema)))
+        run(jobs[-1])
+
+    def compose() -> None:
+        try:
+            hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job)()
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if asked:
+                raise
+            # Some arguments, such as experiment=null, Hydra refuses with errors of Python.
+            raise ClipSegError(f"config: {one_line(error)}") from error
+
+    statuses.append(guarded(compose))
     if finish is not None and jobs:
         statuses.append(guarded(lambda: finish(jobs)))
-    return max(status, *statuses, 0)
+    return max(statuses)
 
 
 def _of_a_sweep(settings: T) -> T:

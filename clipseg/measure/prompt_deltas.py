@@ -92,7 +92,7 @@ class PromptDeltas:
         if "".join(kinds.values()) != "UUUiff" or not all(isinstance(name, str) for name in self.variants):
             raise ClipSegError(f"columns of kinds {kinds}; expected texts, whole numbers and probabilities")
         if self.engineered.shape != (rows, len(self.variants)) or any(
-            len(column) != rows for column in (self.image_key, self.name, self.choices, self.original)
+            column.shape != (rows,) for column in (self.key, self.image_key, self.name, self.choices, self.original)
         ):
             raise ClipSegError(f"columns of different lengths; expected {rows} objects and {len(self.variants)} variants")
         if not all(((column >= 0) & (column <= 1)).all() for column in (self.original, self.engineered)):
