@@ -167,6 +167,12 @@ def test_what_is_asked_for_must_exist(root, tmp_path):
         coco20i(voc, fold=0, visual_support=True)
 
 
+def test_a_split_without_ground_truth_is_named(root):
+    (root / "annotations" / "image_info_test2014.json").write_text("{}")
+    with pytest.raises(ClipSegError, match="split 'test2014' has no ground truth; choose one of val2014"):
+        coco20i(root, split="test2014", fold=0, visual_support=True)
+
+
 def test_what_is_wrong_in_the_file_is_said(root):
     path = root / "annotations" / "instances_val2014.json"
     good = path.read_text()

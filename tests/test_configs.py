@@ -117,6 +117,12 @@ def test_a_typo_or_a_wrong_type_stops(override):
         ("training.amp=fp8", "expected one of auto, off, bf16, fp16"),
         ("threshold=1.5", r"threshold=1.5 must lie in \[0, 1\]"),
         ("data.workers=-1", "data.workers=-1 must be at least 0"),
+        ("training.validation_images=0", "training.validation_images=0 must be at least 1"),
+        ("training.weight_decay=-1", r"training.weight_decay=-1.0 must be at least 0"),
+        ("training.weight_decay=nan", r"training.weight_decay=nan must be at least 0"),
+        ("training.lr=inf", "between 0 and training.lr=inf"),
+        ("seed=-1", "seed=-1 must lie between 0 and 268435455"),
+        ("seed=10000000000", "seed=10000000000 must lie between"),
     ],
 )
 def test_what_cannot_be_is_refused(override, message):

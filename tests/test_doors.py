@@ -1,5 +1,6 @@
 """The two entry points, called as a user calls them: what they leave on disk, and the one line they say of bad input."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 import evaluate
 import train
+from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 
 SMALL = [
@@ -172,6 +174,20 @@ def test_evaluate_says_what_is_wrong_with_a_checkpoint(call, phrasecut_root):
         status, _, err = call(evaluate, f"checkpoint={checkpoint}", "split=test", f"data.root={root}", "out=results")
         assert (status, err.count("\n")) == (2, 1), err
         assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "5", "data: 5", "fold: ${nothing}", "\x00", "\udcff"])
+def test_a_run_whose_config_is_damaged_is_one_line(content, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_bytes(content.encode(errors="surrogateescape"))
+    with contextlib.suppress(ClipSegError):
+        assert evaluate.training_run(str(tmp_path)) == (None, None, None)
+
+
+def test_arguments_that_hydra_refuses_with_errors_of_python_are_one_line(call):
+    status, _, err = call(train, "experiment=null")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "config: " in err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")

@@ -160,6 +160,18 @@ def test_empty_truth_and_empty_prediction(definition: Definition, agreement: flo
     assert metrics.sample_iou(empty, 0.5, definition=definition).tolist() == [agreement]
 
 
+@pytest.mark.parametrize(("definition", "hit"), [("plain", 1.0), ("released", 16 / 17)])
+def test_a_truth_that_is_all_foreground(definition: Definition, hit: float) -> None:
+    truth = np.ones((1, 4, 4), dtype=np.uint8)
+    found, missed = (count(np.full((1, 4, 4), value), truth) for value in (1.0, 0.0))
+    figures = summarise(found, ["a"], definition=definition, threshold=0.5)
+    assert figures["miou"] == figures["iou_fg"] == pytest.approx(hit)
+    # No background, and none predicted: as with an empty truth, 1 by the plain definition and 0 by the released one.
+    assert figures["iou_bin"] == pytest.approx((hit + (definition == "plain")) / 2)
+    figures = summarise(missed, ["a"], definition=definition, threshold=0.5)
+    assert figures["miou"] == figures["iou_fg"] == figures["iou_bin"] == figures["dice"] == 0.0
+
+
 def test_shards_merge_to_the_whole() -> None:
     probabilities, masks = random_maps(5)
     labels = list("abcabc")

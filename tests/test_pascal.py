@@ -156,6 +156,16 @@ def test_what_is_asked_for_must_exist(root):
         pascal_text(root, classes=["bird"], seed=-1)
 
 
+def test_a_split_without_ground_truth_is_named(root):
+    folder = root / "VOCdevkit" / "VOC2012"
+    (folder / "ImageSets" / "Segmentation" / "test.txt").write_text("2008_000001\n")
+    photo(folder / "JPEGImages" / "2008_000001.jpg")
+    with pytest.raises(ClipSegError, match=r"no such label map; fetch it \(VOC's test has none"):
+        PascalZeroShot(root, split="test")[0]
+    with pytest.raises(ClipSegError, match="no such label map"):
+        pascal_text(root, split="test", classes=["cat"])
+
+
 def test_damaged_label_maps_are_named(root):
     folder = root / "VOCdevkit/VOC2012"
     path = folder / "SegmentationClass/2007_000042.png"
@@ -173,7 +183,7 @@ def test_damaged_label_maps_are_named(root):
     with pytest.raises(ClipSegError, match=r"42\.png: truncated or damaged"):
         pascal_text(root, classes=["bird"])
     path.unlink()
-    with pytest.raises(ClipSegError, match=r"42\.png: no such image"):
+    with pytest.raises(ClipSegError, match=r"42\.png: no such label map"):
         pascal_text(root, classes=["bird"])
     path.write_bytes(good)
     data = pascal_text(root, classes=["bird"])

@@ -301,6 +301,21 @@ def test_a_folder_that_is_no_data_set_is_named_with_its_key(phrasecut_root: Fact
         PhraseCut(root, training=True)
 
 
+def test_a_split_without_ground_truth_is_named(phrasecut_root: Factory) -> None:
+    root = phrasecut_root(1, splits=("train",))
+    entry = {"task_id": "1__9", "image_id": 1, "phrase": "x"}
+    (root / "refer_input_test.json").write_text(json.dumps([entry]))
+    for split in ("test", "input_test"):
+        with pytest.raises(ClipSegError, match=r"no ground truth: .*fetch refer_test\.json, or choose one of train"):
+            PhraseCut(root, split=split, training=False)
+    (root / "refer_input_test.json").rename(root / "refer_test.json")
+    with pytest.raises(ClipSegError, match="task 1__9: no Polygons, as in a split without ground truth"):
+        PhraseCut(root, split="test", training=False)
+    (root / "refer_test.json").write_text("[]")
+    with pytest.raises(ClipSegError, match="split test has no task with an image"):
+        PhraseCut(root, split="test", training=False)
+
+
 def test_annotations_cut_off_in_the_middle_are_named(phrasecut_root: Factory) -> None:
     root = phrasecut_root(2)
     for name in ("refer_train.json", "image_data_split.json"):

@@ -57,3 +57,15 @@ def test_a_release_overwrites_nothing_and_needs_a_run(run, tmp_path, capsys):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     assert main(["release", str(folder), str(tmp_path / "full")]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "eval/test/metrics.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"config": 5}', '{"config": {"data": {"root": 5}}}', "{"])
+def test_a_run_with_damaged_files_is_one_line(run, tmp_path, capsys, name, content):
+    folder, _ = run
+    if name.startswith("eval") and content.startswith('{"'):
+        pytest.skip("figures have no parts")
+    (folder / name).write_text(content)
+    assert main(["release", str(folder), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

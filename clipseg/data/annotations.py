@@ -233,6 +233,8 @@ def is_text(value: Any) -> TypeGuard[str]:
 
 def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDArray[np.int32]]:
     """`Polygons` of an entry, a list of polygons for each instance. Together they are one target: the nesting is dropped."""
+    if instances is None:
+        raise ClipSegError(f"{where}: no Polygons, as in a split without ground truth; fetch the annotations that have them")
     if not isinstance(instances, list) or not all(isinstance(instance, list) for instance in instances):
         raise ClipSegError(f"{where}: Polygons is {reprlib.repr(instances)}; expected instances of polygons of [x, y] points")
     polygons = [polygon_points(polygon, where) for instance in instances for polygon in instance]

@@ -131,6 +131,9 @@ def annotation_file(root: str | Path, layout: str, *, split: str) -> Path:
     files = annotation_files(Path(root), {"coco": "instances_", "lvis": "lvis_v1_"}[layout])
     if not files:
         raise wrong_layout(Path(root), layout)
+    unlabelled = annotation_files(Path(root), {"coco": "image_info_", "lvis": "lvis_v1_image_info_"}[layout])
+    if split not in files and split in unlabelled:
+        raise ClipSegError(f"{unlabelled[split]}: split {split!r} has no ground truth; choose one of {', '.join(files)}")
     if split not in files:
         raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {', '.join(files)}")
     return files[split]

@@ -63,7 +63,7 @@ def annotation_files(root: Path, prefix: str) -> dict[str, Path]:
 def wrong_layout(root: Path, wanted: str) -> ClipSegError:
     """The error that `root` is not of layout `wanted`; it says which it is, or else what is there."""
     if not root.is_dir():
-        return ClipSegError(f"data.root={root}: no such folder; set data.root to the folder of {LAYOUTS[wanted]}")
+        return ClipSegError(f"data.root={root}: no such folder; set data.root to the data set: {LAYOUTS[wanted]}")
     layouts = [LAYOUTS[layout] for layout in find_layouts(root) if layout != wanted]
     names = sorted(path.name for path in root.glob("*"))
     listing = ", ".join(names[:8]) + " ..." * (len(names) > 8)
@@ -78,6 +78,12 @@ def split_files(root: Path, split: str) -> dict[str, Path]:
         ClipSegError: no folder, another layout, or a split that is not there; the message names those that are.
     """
     known = find_splits(root)
+    without_truth = root / f"refer_input_{split.removeprefix('input_')}.json"
+    if split not in known and without_truth.is_file():
+        raise ClipSegError(
+            f"{root}: split {split!r} has no ground truth: {without_truth.name} repeats phrases without masks; fetch "
+            f"{without_truth.name.replace('input_', '')}, or choose one of {', '.join(known)}"
+        )
     names = [split] if split in known else split.split("_")
     if not set(names) <= known.keys() or len(set(names)) != len(names):
         raise ClipSegError(f"{root}: split {split!r} unknown; expected one of {', '.join(known)}, or several joined by '_'")

@@ -63,6 +63,8 @@ class PascalSplit:
         """
         path = self.folder / "SegmentationClass" / f"{image_id}.png"
         check_inside(path, self.root)
+        if not path.exists():
+            raise ClipSegError(f"{path}: no such label map; fetch it (VOC's test has none: choose train, val or trainval)")
         labels = _read_palette(path)
         wrong = labels[(labels > len(PASCAL_CLASSES)) & (labels != IGNORED)]
         if len(wrong):
