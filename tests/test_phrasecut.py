@@ -169,7 +169,7 @@ def test_any_split_that_is_there_can_be_read(phrasecut_root: Factory) -> None:
     (root / "refer_input_train.json").write_text("[]")
     for split in ("unseen", "my_own", "train_unseen"):
         assert len(PhraseCut(root, split=split, training=False)) in (1, 2)
-    for split in ("tets", "", "train_", "train_train", "../train", "input_train"):
+    for split in ("tets", "", "train_", "train_train", "../train", "../input_train"):
         with pytest.raises(ClipSegError, match="unknown; expected one of my_own, train, unseen"):
             PhraseCut(root, split=split, training=False)
 
