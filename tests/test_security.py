@@ -38,12 +38,14 @@ from clipseg.measure import arrays
 from clipseg.measure.case import Case, PhraseCase, write_case_page
 from clipseg.measure.figures import panel
 from clipseg.measure.intensity import intensity_tests
+from clipseg.measure.label_maps import LabelMaps
 from clipseg.measure.multiclass_results import MulticlassResults, write_multiclass_report
 from clipseg.measure.paper_tables import paper_tables, write_tables
 from clipseg.measure.prompt_deltas import PromptDeltas
 from clipseg.measure.prompt_report import Picture, Sheet, write_prompt_report
 from clipseg.measure.report import GalleryItem, write_report
 from clipseg.measure.results import Results
+from clipseg.measure.size_curves import SizeCurves
 from clipseg.network.baselines import load_image_tower
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.weights import load
@@ -358,8 +360,24 @@ def test_the_page_of_zero_shot_segmentation_escapes(tmp_path):
     names = ("background", HOSTILE, *PASCAL_CLASSES[1:])
     matrix = np.ones((21, 21), dtype=np.int64)
     results = MulticlassResults(matrix=matrix, names=names, unseen=(HOSTILE,), images=1, seconds=1.0, provenance=provenance())
-    write_multiclass_report(tmp_path, results)
-    assert_harmless(tmp_path / "report.html", 3)
+    shown = LabelMaps(key=HOSTILE, miou=0.5, jpeg=strip(), labels=(0, 1, 255))
+    write_multiclass_report(tmp_path, results, gallery={HOSTILE: [shown]})
+    assert_harmless(tmp_path / "report.html", 5)
+
+
+def test_the_page_over_input_sizes_escapes(tmp_path):
+    curves = SizeCurves(
+        sizes=(32, 64),
+        native=64,
+        curves={"miou": (0.1, 0.2)},
+        titles={"miou": HOSTILE},
+        about=HOSTILE,
+        samples=2,
+        seconds=1.0,
+        provenance=provenance(),
+    )
+    curves.write(tmp_path)
+    assert_harmless(tmp_path / "report.html", 4)
 
 
 def test_errors_do_not_steer_the_terminal(call, tmp_path):
