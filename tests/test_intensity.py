@@ -116,17 +116,30 @@ def test_no_nan_on_any_small_mask() -> None:
             assert isinstance(outcome, NotTestable) or np.isfinite(astuple(outcome)).all()
 
 
-def test_pairs_are_neighbours_in_both_directions_and_drawn_disjoint() -> None:
-    pairs = _neighbours(5, 7)
-    assert len(pairs) == 2 * (4 * 7 + 5 * 6) == len(np.unique(pairs, axis=0))
-    rows, columns = np.abs(pairs[:, 0] // 7 - pairs[:, 1] // 7), np.abs(pairs[:, 0] % 7 - pairs[:, 1] % 7)
-    assert (rows + columns == 1).all()
-    used = {0, 1}
+def test_pairs_are_neighbours_and_drawn_disjoint() -> None:
+    region = np.random.default_rng(0).random((5, 7)) < 0.6
+    inner, crossing = _neighbours(region)
+    undirected = {tuple(sorted(pair)) for pair in np.concatenate([inner, crossing]).tolist()}
+    assert len(undirected) == len(inner) + len(crossing)
+    neither = sum((~region[one] & ~region[two]).sum() for one, two in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])))
+    assert len(undirected) + neither == 4 * 7 + 5 * 6
+    for pairs, ends in ((inner, (True, True)), (crossing, (True, False))):
+        assert len(pairs)
+        assert (region.ravel()[pairs] == ends).all()
+        assert (np.abs(pairs // 7 - pairs[:, ::-1] // 7) + np.abs(pairs % 7 - pairs[:, ::-1] % 7) == 1).all()
+    pairs, used = _neighbours(np.ones((5, 7), dtype=bool))[0], {0, 1}
     drawn = _draw(pairs, 1000, used, np.random.default_rng(0))
     assert len(np.unique(drawn)) == drawn.size == len(used) - 2
     assert not {0, 1} & set(drawn.ravel().tolist())
     assert len(_draw(pairs, 3, set(), np.random.default_rng(0))) == 3
     assert _draw(pairs[:0], 3, set(), np.random.default_rng(0)).shape == (0, 2)
+
+
+def test_some_of_very_many_pairs_are_enough_to_draw_from() -> None:
+    pairs = _neighbours(np.ones((90, 90), dtype=bool))[0]
+    used = set(range(0, 800, 4))
+    assert len(_draw(pairs, 200, used, np.random.default_rng(0))) == 200
+    assert len(used) == 600
 
 
 def test_gray_is_pillows() -> None:

@@ -23,6 +23,9 @@ DIFFERENCES: tuple[Difference, ...] = get_args(Difference)
 ALPHA = 0.001
 SAMPLE_SIZE = 100  # pairs a sample, at most: with all pixels of a photo any difference at all would be significant
 FEWEST = 10  # pairs a sample
+# So many pairs in random order are enough to draw from: 200 pairs drawn rule out themselves and at most 6 others each, 200
+# pixels used before at most 4 each: 200 * 7 + 200 * 4.
+_ENOUGH = 2200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +75,12 @@ def intensity_tests(
     if not inside_region.any():
         nothing = NotTestable("the mask is empty")
         return IntensityTests(inside=nothing, across=nothing)
-    pairs = _neighbours(*inside_region.shape)
-    from_inside, to_inside = inside_region.ravel()[pairs].T
+    inner, crossing = _neighbours(inside_region)
     generator, used = np.random.default_rng(seed), set[int]()
     # The boundary has fewer pairs, so it chooses first.
-    across_pairs = _draw(pairs[from_inside & ~to_inside], SAMPLE_SIZE, used, generator)
-    inside_pairs = _draw(pairs[from_inside & to_inside], 2 * SAMPLE_SIZE, used, generator)
+    across_pairs = _draw(crossing, SAMPLE_SIZE, used, generator)
+    inside_pairs = _draw(inner, 2 * SAMPLE_SIZE, used, generator)
+    inside_pairs = np.where(generator.random((len(inside_pairs), 1)) < 0.5, inside_pairs, inside_pairs[:, ::-1])
     inside, across = (_steps(gray[window], drawn, difference) for drawn in (inside_pairs, across_pairs))
     half = min(SAMPLE_SIZE, len(inside) // 2)
     return IntensityTests(
@@ -105,25 +108,34 @@ def _crop(region: NDArray[np.bool_]) -> tuple[tuple[slice, slice], NDArray[np.bo
     return window, region[window]
 
 
-def _neighbours(height: int, width: int) -> NDArray[np.int32]:
-    """All ordered pairs of neighbouring pixels, flat indices `[P, 2]`: two neighbours make a pair in either direction."""
-    index = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    one = np.concatenate([index[:, :-1].ravel(), index[:-1].ravel()])
-    two = np.concatenate([index[:, 1:].ravel(), index[1:].ravel()])
-    return np.stack([np.concatenate([one, two]), np.concatenate([two, one])], axis=1)
+def _neighbours(region: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pairs of neighbours, flat indices `[P, 2]`: all with both pixels in the region, and all with the first alone in it."""
+    index = np.arange(region.size, dtype=np.int32).reshape(region.shape)
+    inner: list[NDArray[np.int32]] = []
+    crossing: list[NDArray[np.int32]] = []
+    for one, two in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        here, there = region[one], region[two]
+        first, second = index[one], index[two]
+        for chosen, pairs in ((here & there, inner), (here & ~there, crossing)):
+            pairs.append(np.stack([first[chosen], second[chosen]], axis=1))
+        chosen = there & ~here
+        crossing.append(np.stack([second[chosen], first[chosen]], axis=1))
+    return np.concatenate(inner), np.concatenate(crossing)
 
 
 def _draw(pairs: NDArray[np.int32], count: int, used: set[int], generator: np.random.Generator) -> NDArray[np.int32]:
     """Up to `count` of `pairs` in random order, none with a pixel in `used`, to which their own pixels are added."""
+    few = len(pairs) <= _ENOUGH
+    candidates = pairs[generator.permutation(len(pairs)) if few else generator.choice(len(pairs), _ENOUGH, replace=False)]
     drawn: list[int] = []
-    for place in generator.permutation(len(pairs)):
-        if len(drawn) == count:
-            break
-        pixels = pairs[place].tolist()
-        if used.isdisjoint(pixels):
-            used.update(pixels)
-            drawn.append(int(place))
-    return pairs[np.array(drawn, dtype=np.int64)]
+    for place, (one, two) in enumerate(candidates.tolist()):
+        if one not in used and two not in used:
+            used.add(one)
+            used.add(two)
+            drawn.append(place)
+            if len(drawn) == count:
+                break
+    return candidates[drawn]
 
 
 def _steps(gray: NDArray[np.float64], pairs: NDArray[np.int32], difference: Difference) -> NDArray[np.float64]:

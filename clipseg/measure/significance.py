@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from clipseg.errors import ClipSegError
 
@@ -182,11 +182,11 @@ def _t_test(difference: float, error: float, degrees: float, effect: float, size
     numbers = (difference, error, degrees, effect)
     if not error > 0 or not all(map(math.isfinite, numbers)) or not math.isfinite(difference / error):
         return NotTestable("the spread of the values is lost in rounding")
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error
+    half = float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error
     return TTest(
         statistic=float(difference / error),
         degrees_of_freedom=float(degrees),
-        p_value=float(2 * stats.t.sf(abs(difference / error), degrees)),
+        p_value=float(2 * special.stdtr(degrees, -abs(difference / error))),
         difference=float(difference),
         low=float(difference - half),
         high=float(difference + half),
