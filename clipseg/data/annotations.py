@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from clipseg.data.json_entries import iterate_entries
 from clipseg.data.layout import IMAGES_FILE
+from clipseg.data.subsets import Vocabulary, subsets_of, to_bits
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
 
@@ -70,6 +71,7 @@ class TaskTable:
         points: int32 `[P, 2]`, x and y in pixels, truncated to whole numbers as PhraseCut's evaluator does.
         polygon_starts: int64 `[G + 1]` into `points`.
         task_starts: int64 `[T + 1]` into `polygon_starts`.
+        subsets: uint64 `[T]`, PhraseCut's named subsets as `subsets.to_bits`; 0 where nobody asked for them.
     """
 
     keys: PackedStrings
@@ -78,6 +80,7 @@ class TaskTable:
     points: NDArray[np.int32]
     polygon_starts: NDArray[np.int64]
     task_starts: NDArray[np.int64]
+    subsets: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -145,6 +148,7 @@ def read_tasks(
     image_ids: Collection[int],
     allow_degenerate: bool = False,
     problems: list[str] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> TaskTable:
     """Read `refer_<split>.json` files into one table.
 
@@ -154,11 +158,12 @@ def read_tasks(
         allow_degenerate: take tasks without a polygon, and polygons of fewer than three points, as PhraseCut's evaluator does
             (two points are a line, fewer are nothing) instead of refusing them.
         problems: where given, a malformed entry is left out and described there instead of raised.
+        vocabulary: where given, each task's named subsets are told by it.
 
     Raises:
         ClipSegError: a file is missing or cut off, or an entry is malformed; file and task are named.
     """
-    packer = _Packer()
+    packer = _Packer(vocabulary)
     for split, path in files.items():
         for number, entry in enumerate(iterate_entries(path)):
             try:
@@ -175,13 +180,15 @@ def read_tasks(
 class _Packer:
     """Checks entries and collects them, in flat arrays from the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Vocabulary | None) -> None:
+        self._vocabulary = vocabulary
         self._keys: dict[str, None] = {}
         self._phrases: list[str] = []
         self._image_ids = array("q")
         self._points = array("i")
         self._polygon_starts = array("q", [0])
         self._task_starts = array("q", [0])
+        self._subsets = array("Q")
 
     def add(self, split: str, entry: Any, *, where: str, image_ids: Collection[int], allow_degenerate: bool) -> None:
         """Check one entry whole, then add it: a bad one leaves nothing behind."""
@@ -207,6 +214,8 @@ class _Packer:
             self._points.frombytes(points.tobytes())
             self._polygon_starts.append(len(self._points) // 2)
         self._task_starts.append(len(self._polygon_starts) - 1)
+        named = subsets_of(entry.get("phrase_structure"), len(entry["Polygons"]), self._vocabulary) if self._vocabulary else ()
+        self._subsets.append(to_bits(named))
 
     def table(self) -> TaskTable:
         """All entries so far."""
@@ -217,6 +226,7 @@ class _Packer:
             points=np.array(self._points, dtype=np.int32).reshape(-1, 2),
             polygon_starts=np.array(self._polygon_starts, dtype=np.int64),
             task_starts=np.array(self._task_starts, dtype=np.int64),
+            subsets=np.array(self._subsets, dtype=np.uint64),
         )
 
 

@@ -157,7 +157,15 @@ class PhraseTasks(Dataset[Sample], ABC):
                 phrase, mask = str(self._index.phrases[number]), torch.zeros_like(mask)
             if self.visual_support:
                 support = self._support(self._index.rows(number), row, rng)
-        return Task(key=key, phrase=phrase, mask=mask, group=self._group(row), seed=int(rng.integers(2**63)), support=support)
+        return Task(
+            key=key,
+            phrase=phrase,
+            mask=mask,
+            group=self._group(row),
+            seed=int(rng.integers(2**63)),
+            support=support,
+            subsets=self._subsets(row, mask),
+        )
 
     def _support(self, candidates: NDArray[np.int64], row: int, rng: np.random.Generator) -> Support | None:
         """A sample of the same phrase, where it occurs more than once; in training possibly the task itself, as released."""
@@ -177,6 +185,10 @@ class PhraseTasks(Dataset[Sample], ABC):
     def _group(self, row: int) -> str:
         """The class that mIoU averages over: by default each task is its own."""
         return self._keys[row]
+
+    def _subsets(self, row: int, mask: torch.Tensor) -> tuple[str, ...]:
+        """The named parts of the data set that a task with this mask belongs to; by default there are none."""
+        return ()
 
     @abstractmethod
     def _read_image(self, number: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clipseg.data.annotations import rasterise, read_images, read_tasks
 from clipseg.data.layout import IMAGE_FOLDERS, IMAGES_FILE, KNOWN_BAD_IMAGES, locate_images, split_files
 from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
+from clipseg.data.subsets import from_bits, read_vocabulary, size_subset
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
 
@@ -38,6 +39,7 @@ class PhraseCut(PhraseTasks):
 
     Attributes:
         tasks: the packed annotations (`TaskTable`); `task_rows` are those in use.
+        missing_subsets: PhraseCut's named subsets that cannot be told here, by what they need; in evaluation only.
 
     Raises:
         ClipSegError: the folder, a split, an annotation or photos are missing or malformed.
@@ -65,7 +67,9 @@ class PhraseCut(PhraseTasks):
         self.split = split
         files = split_files(self.root, split)
         images = read_images(self.root)
-        self.tasks = read_tasks(files, image_ids=images.keys(), allow_degenerate=allow_degenerate)
+        vocabulary = None if training else read_vocabulary(self.root)
+        self.missing_subsets = vocabulary.missing if vocabulary else {}
+        self.tasks = read_tasks(files, image_ids=images.keys(), allow_degenerate=allow_degenerate, vocabulary=vocabulary)
         bad = np.fromiter(KNOWN_BAD_IMAGES if skip_known_bad else (), dtype=np.int64)
         usable = ~np.isin(self.tasks.image_ids, bad)
         found = locate_images(self.root, np.unique(self.tasks.image_ids[usable]).tolist())
@@ -104,6 +108,11 @@ class PhraseCut(PhraseTasks):
 
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         return rasterise(self.tasks.polygons(row), height, width)
+
+    def _subsets(self, row: int, mask: torch.Tensor) -> tuple[str, ...]:
+        if self.training:
+            return ()
+        return (*from_bits(int(self.tasks.subsets[row])), size_subset(mask.count_nonzero().item() / mask.numel()))
 
 
 def _present(

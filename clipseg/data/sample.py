@@ -36,6 +36,7 @@ class Task:
         group: the class over which mIoU averages; on PhraseCut each task is its own (its key).
         seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
         support: its visual prompt; None where text alone counts.
+        subsets: named parts of the data set it belongs to, which are scored on their own (`data/subsets.py`).
     """
 
     key: str
@@ -44,6 +45,7 @@ class Task:
     group: str
     seed: int
     support: Support | None = None
+    subsets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class Batch:
         masks: N tensors, uint8 `[H, W]` of their image's size.
         seeds: N integers.
         supports: N visual prompts, None where a task has none.
+        subsets: of each task, the named parts of the data set it belongs to.
         valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; None where all of an image's count.
     """
 
@@ -103,6 +106,7 @@ class Batch:
     masks: list[Tensor]
     seeds: list[int]
     supports: list[Support | None]
+    subsets: list[tuple[str, ...]]
     valid: list[Tensor | None]
 
     def __len__(self) -> int:
@@ -141,5 +145,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks=[task.mask for _, task in tasks],
         seeds=[task.seed for _, task in tasks],
         supports=[task.support for _, task in tasks],
+        subsets=[task.subsets for _, task in tasks],
         valid=[sample.valid for sample in samples],
     )
