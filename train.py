@@ -13,6 +13,7 @@ from clipseg.door import launch, to_yaml
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
+from clipseg.run.board import log_results
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import choose_device, started
@@ -100,10 +101,12 @@ def train(config: TrainConfig) -> None:
                 evaluation,
                 data=validation_data(config, root, split, visual=benchmark == "phrasecut_visual"),
                 provenance=origin | {"benchmark": benchmark, "split": split},
+                intensity_tests=config.intensity_tests,
             )
             results = evaluation.run(progress=f"evaluating {name}")
             if processes.is_main:
                 evaluation.write(folder / "eval" / name, results, seed=config.seed)
+                log_results(folder / "eval" / name, results, step=config.training.steps)
                 print(f"\n{name}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / name / 'report.html'}")
 
 

@@ -58,6 +58,13 @@ def test_train_then_evaluate(call, phrasecut_root):
     for measured in (results, Results.load("run/eval/test")):
         assert (measured.provenance["training_seed"], measured.provenance["training_commit"]) == (5, origin["commit"])
     assert (results.provenance["seed"], results.provenance["config"]["data"]["root"]) == (0, str(root))
+    assert results.intensity is None
+    in_training = Results.load("run/eval/test")
+    assert in_training.intensity is not None
+    assert len(in_training.intensity) == len(results)
+    assert set(results.subsets) == {"i_single", "p_name", "s_mid"}
+    assert len(results.provenance["missing_subsets"]) == 2
+    assert list(Path("run/eval/test").glob("events.out.tfevents.*"))
     assert len(list(Path("masks").iterdir())) == len(results)
     for key, height, width in zip(results.key, results.height, results.width, strict=True):
         picture = np.asarray(Image.open(Path("masks", f"{key.split('/')[1]}.png")))

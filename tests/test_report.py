@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from clipseg.measure.figures import iou_over_threshold, panel, precision_over_recall
+from clipseg.measure.intensity import IntensityTests
+from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import count, curves, sample_iou
 from clipseg.measure.paper import ROWS, paper_values
 from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
+from clipseg.measure.significance import NotTestable, paired_t
 from clipseg.measure.tables import format_table
 
 EVIL = "<script>alert('1')</script> & \"tall\" \ud800"
@@ -145,7 +148,7 @@ def test_page_is_self_contained_and_escapes_what_others_wrote(results: Results, 
     assert path == tmp_path / "report.html"
     assert "script" not in page.tags
     assert page.tags.count("img") == 1
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 4
     assert "worst samples" not in page.text
     assert "best samples" in page.text
     assert "<script>alert('1')</script> & \"tall\"" in page.text
@@ -156,11 +159,42 @@ def test_page_is_self_contained_and_escapes_what_others_wrote(results: Results, 
     assert "IoU 50.0" in page.text
 
 
+def test_page_shows_what_there_is_and_escapes_phrases_in_every_part(results: Results, tmp_path: Path) -> None:
+    nothing, test = NotTestable(f"both samples are constant ({EVIL})"), replace(paired_t([1, 2, 3], [2, 3, 5]), p_value=1e-9)
+    tests = IntensityColumns.of([(IntensityTests(inside=test, across=nothing),) * 2] * len(results))
+    full = replace(
+        results,
+        phrase=np.array([EVIL] * len(results)),
+        subsets={"c20": np.arange(9) < 4, EVIL: np.arange(9) < 2},
+        intensity=tests,
+        provenance={**results.provenance, "missing_subsets": {EVIL: ["t_stuff", EVIL]}},
+    )
+    gallery = {"missed": [GalleryItem(EVIL, EVIL, 0.0, strip())], "random": [GalleryItem("k", "p", 0.5, strip())]}
+    html = write_report(tmp_path, full, gallery=gallery).read_text(encoding="utf-8")
+    page = PageReader()
+    page.feed(html)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 2
+    evil = "<script>alert('1')</script>"
+    for part in ("IoU over phrases", "Subsets", "How often H0 is rejected", "Failures by kind", "Reliability"):
+        assert part in page.text
+    # A class, a subset, two names that are missing and what they need, a phrase and a key.
+    assert page.text.count(evil) >= 7
+    assert "They need" in page.text
+    assert "100.0%" in page.text
+    # Nothing that others wrote is drawn: what a figure holds is ours.
+    assert not any("alert" in svg for svg in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert html.index("Failures by kind") < html.index("missed</h3>") < html.index("random samples</h2>")
+
+
 def test_page_without_paper_gallery_or_provenance(results: Results, tmp_path: Path) -> None:
     html = write_report(tmp_path, replace(results, provenance={}), gallery={}).read_text(encoding="utf-8")
     assert "<th>paper</th>" not in html
     assert "<img" not in html
     assert "Evaluation" in html
+    assert "Subsets" not in html
+    assert "How often H0" not in html
+    assert "Prompt forms" not in html
 
 
 def test_the_same_results_give_the_same_page(results: Results, tmp_path: Path) -> None:

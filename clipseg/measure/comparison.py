@@ -131,7 +131,8 @@ def _run_value(results: Results, metric: str, threshold: float) -> float:
     if metric in SAMPLE_METRICS:
         return float(sample_values(results, metric, threshold).mean())
     figures = results.metrics(threshold)
-    fractions = [name for name in figures if name not in ("samples", "seconds", "threshold") and "_threshold" not in name]
+    counted = ("samples", "seconds", "threshold")
+    fractions = [name for name in figures if name.split("/")[-1] not in counted and "_threshold" not in name]
     if metric not in fractions:
         raise ClipSegError(f"metric {metric!r} unknown; expected one of {', '.join([*SAMPLE_METRICS, *fractions])}")
     return 100 * figures[metric]

@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipseg.measure.breakdown import Part
 from clipseg.measure.metrics import THRESHOLDS
+from clipseg.measure.reliability import Reliability
+from clipseg.measure.significance import Interval
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 _INK = "#010203"  # stands for the page's text colour, and is replaced by it
@@ -57,6 +60,52 @@ def precision_over_recall(curves: Mapping[str, NDArray[np.float64]], *, threshol
         )
         axes.set(xlabel="recall in percent", ylabel="precision in percent", xlim=(0, 100), ylim=(0, 100))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14))
+        return _svg(figure)
+
+
+def iou_over_size(parts: Sequence[Part]) -> str:
+    """Mean IoU over the size of the object with 95% intervals (the paper's Fig. 8), as one `<svg>` element."""
+    with matplotlib.rc_context(_style("size")):
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        axes = figure.subplots()
+        places, means = np.arange(len(parts)), np.array([part.mean for part in parts])
+        axes.plot(places, means, color=_BLUE, marker="o", markersize=5)
+        for place, part in zip(places, parts, strict=True):
+            if isinstance(part.interval, Interval):
+                axes.plot([place, place], [part.interval.low, part.interval.high], color=_BLUE, linewidth=1.5, alpha=0.6)
+        ticks = [part.name.replace(" to ", "–") for part in parts]
+        axes.set(
+            xlabel="object's share of the image", ylabel="mean IoU in percent", ylim=(0, 100), xlim=(-0.5, len(parts) - 0.5)
+        )
+        axes.set_xticks(places, ticks, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+        return _svg(figure)
+
+
+def reliability_curve(curve: Reliability) -> str:
+    """How often pixels of a probability lie in the truth, and how many pixels have it, as one `<svg>` element."""
+    with matplotlib.rc_context(_style("reliability")):
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        axes = figure.subplots()
+        width = 100 / len(curve.share)
+        axes.bar(100 * curve.probability, 100 * curve.share, width=width, color=_ORANGE, alpha=0.5, label="share of pixels")
+        axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, alpha=0.5)
+        axes.plot(100 * curve.probability, 100 * curve.frequency, color=_BLUE, marker=".", markersize=4, label="in the truth")
+        axes.set(xlabel="predicted probability in percent", ylabel="pixels in percent", xlim=(0, 100), ylim=(0, 100))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2)
+        return _svg(figure)
+
+
+def form_bars(names: Sequence[str], means: Sequence[float], intervals: Sequence[tuple[float, float]]) -> str:
+    """Mean IoU in percent by the form of the prompt, first on top, with 95% intervals (the paper's Fig. 7), as one `<svg>`."""
+    with matplotlib.rc_context(_style("forms")):
+        figure = Figure(figsize=(5.6, 0.9 + 0.32 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(names))
+        lengths = np.array([[mean - low, high - mean] for mean, (low, high) in zip(means, intervals, strict=True)]).T
+        axes.barh(places, means, xerr=lengths, color=_BLUE, ecolor=_INK, capsize=3)
+        axes.axvline(means[0], color=_INK, linewidth=1, alpha=0.5)
+        axes.set(xlabel="mean IoU in percent", ylim=(len(names) - 0.4, -0.6))
+        axes.set_yticks(places, names, parse_math=False)
         return _svg(figure)
 
 

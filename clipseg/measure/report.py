@@ -3,23 +3,25 @@
 Opens offline, without JavaScript, on a phone and on a screen. Phrases and keys are other people's text and are escaped.
 """
 
-import base64
-import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from clipseg.files import atomic_write
-from clipseg.measure.figures import iou_over_threshold, precision_over_recall
+from clipseg.measure.breakdown import Part, by_class, by_size, subset_rows
+from clipseg.measure.failures import KINDS, failures
+from clipseg.measure.figures import iou_over_size, iou_over_threshold, precision_over_recall, reliability_curve
+from clipseg.measure.intensity import ALPHA
 from clipseg.measure.metrics import curves, sample_iou
+from clipseg.measure.page import write_page
 from clipseg.measure.paper import paper_values
+from clipseg.measure.reliability import reliability
 from clipseg.measure.results import Results
+from clipseg.measure.significance import Interval
 from clipseg.measure.tables import table_rows
 
 
@@ -59,45 +61,63 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
     Args:
         folder: the results folder.
         results: all numbers and the provenance; the paper's values are looked up by its `experiment` and `benchmark`.
-        gallery: title -> samples, in order; empty galleries are left out.
+        gallery: title -> samples, in order; empty galleries are left out. Those named as kinds of failures stand with them.
 
     Returns:
         The path of the page.
     """
     provenance = results.provenance
     paper = paper_values(str(provenance.get("experiment")), str(provenance.get("benchmark")))
-    over_thresholds = curves(results.counts, results.group)
-    page = _template().render(
-        title=" · ".join(str(provenance[name]) for name in ("experiment", "benchmark", "split") if provenance.get(name)),
-        threshold=results.threshold,
-        samples=len(results),
+    calibration = reliability(results.counts)
+    facts, details = provenance_parts(provenance)
+    path = Path(folder) / "report.html"
+    write_page(
+        path,
+        "report.html.j2",
+        title=" · ".join(str(provenance[name]) for name in ("experiment", "benchmark", "split") if provenance.get(name))
+        or "Evaluation",
+        results=results,
         images=len(np.unique(results.image_key)),
-        seconds=results.seconds,
         rows=table_rows(results.metrics(), paper),
         has_paper=paper is not None,
-        plots={
-            "IoU over threshold": Markup(iou_over_threshold(over_thresholds, threshold=results.threshold)),
-            "Precision over recall": Markup(precision_over_recall(over_thresholds, threshold=results.threshold)),
-        },
-        galleries={name: items for name, items in gallery.items() if items},
-        facts={name: value for name, value in provenance.items() if not isinstance(value, (Mapping, list, tuple))},
-        details={name: _pretty(value) for name, value in provenance.items() if isinstance(value, (Mapping, list, tuple))},
+        plots=_plots(results),
+        calibration=calibration,
+        reliability=Markup(reliability_curve(calibration)),
+        classes=[_class_row(part) for part in by_class(results)],
+        by_phrase=bool((results.group == results.key).all()),
+        subsets=subset_rows(results),
+        missing_subsets=provenance.get("missing_subsets", {}),
+        tests=results.intensity.rejections() if results.intensity else [],
+        alpha=ALPHA,
+        failures=[{"kind": kind, "rule": KINDS[kind], "samples": len(rows)} for kind, rows in failures(results).items()],
+        failed={name: items for name, items in gallery.items() if items and name in KINDS},
+        galleries={name: items for name, items in gallery.items() if items and name not in KINDS},
+        facts=facts,
+        details=details,
     )
-    path = Path(folder) / "report.html"
-    with atomic_write(path) as file:
-        # A phrase may hold halves of surrogate pairs (JSON allows them), which UTF-8 does not.
-        file.write(page.encode("utf-8", errors="replace"))
     return path
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-    source = importlib.resources.files("clipseg.measure").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
+def _plots(results: Results) -> dict[str, Markup]:
+    over_thresholds = curves(results.counts, results.group)
+    sizes = by_size(results)
+    plots = {
+        "IoU over threshold": iou_over_threshold(over_thresholds, threshold=results.threshold),
+        "precision over recall": precision_over_recall(over_thresholds, threshold=results.threshold),
+    }
+    if sizes:
+        plots["IoU over object size"] = iou_over_size(sizes)
+    return {name: Markup(svg) for name, svg in plots.items()}
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def _class_row(part: Part) -> dict[str, Any]:
+    """A class as the page shows it: the ends of its interval are the mean itself where it has none."""
+    ends = (part.interval.low, part.interval.high) if isinstance(part.interval, Interval) else (part.mean, part.mean)
+    return {"part": part, "low": ends[0], "high": ends[1], "has_interval": isinstance(part.interval, Interval)}
+
+
+def provenance_parts(provenance: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Provenance as a page shows it: single values, and nested ones as JSON to unfold."""
+    nested = {name: value for name, value in provenance.items() if isinstance(value, (Mapping, list, tuple))}
+    facts = {name: value for name, value in provenance.items() if name not in nested}
+    return facts, {name: json.dumps(value, indent=2, ensure_ascii=False) for name, value in nested.items()}

@@ -6,7 +6,7 @@ A results folder holds `samples.npz` (all of `Results`; enough to make every tab
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.arrays import read_arrays
+from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
 
 SAMPLES_FILE = "samples.npz"
 _LABELS = ("key", "image_key", "phrase", "group")
 _OFFICIAL = ("official_intersection", "official_union")
 _INTEGERS = ("height", "width", "tp", "fp", "positives", "pixels")
+_INTENSITY = {"intensity_values": "values", "intensity_reason": "reason", "intensity_reasons": "reasons"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Results:
         threshold: the one the tables use, one of the 49.
         seconds: the evaluation took.
         provenance: JSON-able; `benchmark`, `split`, `experiment`, `config`, `commit`, `versions`, `seed`.
+        subsets: name -> bool `[N]`, which samples belong to a named part of the data set.
+        intensity: tests of gray values at the masks' boundaries; None where they were not made.
 
     Raises:
         ClipSegError: no samples, a key twice, or counts that cannot be.
@@ -57,10 +61,13 @@ class Results:
     threshold: float
     seconds: float
     provenance: Mapping[str, Any]
+    subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    intensity: IntensityColumns | None = None
 
     def __post_init__(self) -> None:
         columns = {name: np.asarray(getattr(self, name)) for name in (*_LABELS, "height", "width", *self._official_names())}
         _check_columns(columns, self.counts)
+        _check_optional(self.subsets, self.intensity, samples=len(self.counts))
         order = np.argsort(columns["key"], kind="stable")
         keys = columns["key"][order]
         twice = keys[:-1][keys[1:] == keys[:-1]]
@@ -72,6 +79,8 @@ class Results:
         for name, column in columns.items():
             object.__setattr__(self, name, column[order])
         object.__setattr__(self, "counts", SampleCounts(*(column[order] for column in self.counts.columns)))
+        object.__setattr__(self, "subsets", {name: column[order] for name, column in self.subsets.items()})
+        object.__setattr__(self, "intensity", self.intensity and self.intensity.take(order))
 
     def _official_names(self) -> tuple[str, ...]:
         assert (self.official_intersection is None) == (self.official_union is None), "give both official columns or neither"
@@ -89,7 +98,8 @@ class Results:
         Returns:
             The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
             `released/<name>`; those of `metrics.official_summary`, and `miou_official`, mIoU at the original size, where
-            groups hold more than a sample each; `samples`, `seconds`, `threshold`.
+            groups hold more than a sample each; the same of each subset with samples as `subset/<subset>/<name>`, with
+            `subset/<subset>/samples`; `samples`, `seconds`, `threshold`.
         """
         chosen = self.threshold if threshold is None else threshold
         figures: dict[str, float] = {}
@@ -101,6 +111,11 @@ class Results:
             figures |= official_summary(self.official_intersection, self.official_union)
             if (self.group != self.key).any():
                 figures["miou_official"] = self._class_iou(self.official_intersection, self.official_union)
+            for subset, rows in self.subsets.items():
+                if rows.any():
+                    summary = official_summary(self.official_intersection[rows], self.official_union[rows])
+                    summary["samples"] = int(rows.sum())
+                    figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
         return figures | {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
 
     def _class_iou(self, intersections: NDArray[np.int64], unions: NDArray[np.int64]) -> float:
@@ -114,6 +129,11 @@ class Results:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, *self._official_names())}
         for name in _INTEGERS:
             arrays[name] = getattr(self if name in ("height", "width") else self.counts, name).astype(np.int32)
+        if self.subsets:
+            arrays["subset_names"] = np.array(list(self.subsets))
+            arrays["subset_members"] = np.stack(list(self.subsets.values()), axis=1)
+        if self.intensity is not None:
+            arrays |= {name: getattr(self.intensity, column) for name, column in _INTENSITY.items()}
         arrays |= {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
         arrays["provenance"] = np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))
         with atomic_write(Path(folder) / SAMPLES_FILE) as file:
@@ -156,6 +176,14 @@ class Results:
             _check_same_evaluation(first, shard)
         names = (*_LABELS, "height", "width", *first._official_names())
         columns: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in names}
+        subsets = list(dict.fromkeys(name for shard in shards for name in shard.subsets))
+        nowhere = [np.zeros(len(shard), dtype=bool) for shard in shards]
+        columns["subsets"] = {
+            name: np.concatenate([shard.subsets.get(name, no) for shard, no in zip(shards, nowhere, strict=True)])
+            for name in subsets
+        }
+        tests = [shard.intensity for shard in shards if shard.intensity is not None]
+        columns["intensity"] = IntensityColumns.concatenate(tests) if tests else None
         return replace(
             first,
             **columns,
@@ -185,6 +213,14 @@ def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) ->
             raise ClipSegError("official intersections below 0 or above their unions")
 
 
+def _check_optional(subsets: Mapping[str, NDArray[Any]], intensity: IntensityColumns | None, *, samples: int) -> None:
+    for name, column in subsets.items():
+        if column.shape != (samples,) or column.dtype != np.bool_:
+            raise ClipSegError(f"subset {name!r} is {column.dtype} {column.shape}; expected bool for each of {samples} samples")
+    if intensity is not None and len(intensity) != samples:
+        raise ClipSegError(f"intensity tests of {len(intensity)} samples; expected {samples}")
+
+
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
     columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, *_INTEGERS)}
     for name in _LABELS:
@@ -192,6 +228,10 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
     counts = SampleCounts(*(columns.pop(name).astype(np.int64) for name in (field.name for field in fields(SampleCounts))))
     for name in _OFFICIAL:
         columns[name] = arrays.get(name)
+    if "subset_names" in arrays:
+        columns["subsets"] = dict(zip(arrays["subset_names"].tolist(), arrays["subset_members"].T, strict=True))
+    if "intensity_values" in arrays:
+        columns["intensity"] = IntensityColumns(**{column: arrays[name] for name, column in _INTENSITY.items()})
     provenance = json.loads(arrays["provenance"].item())
     if not isinstance(provenance, dict):
         raise ClipSegError("provenance is no JSON object")
@@ -206,7 +246,12 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
 
 def _check_same_evaluation(one: Results, two: Results) -> None:
     parts = [
-        {**shard.provenance, "threshold": shard.threshold, "official figures": shard.official_union is not None}
+        {
+            **shard.provenance,
+            "threshold": shard.threshold,
+            "official figures": shard.official_union is not None,
+            "intensity tests": shard.intensity is not None,
+        }
         for shard in (one, two)
     ]
     differing = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))

@@ -15,9 +15,11 @@ from clipseg.data.mini import default_root
 from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
+from clipseg.errors import ClipSegError
 from clipseg.measure.multiclass_results import format_multiclass
 from clipseg.measure.paper import paper_values
 from clipseg.measure.prompt_deltas import format_deltas
+from clipseg.measure.prompt_forms import compare_forms, format_forms
 from clipseg.measure.size_curves import format_curves
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
@@ -28,6 +30,7 @@ from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.image_sizes import choose_sizes, measure_image_sizes
 from clipseg.run.linear_probe import measure_linear_probe
+from clipseg.run.prompt_forms import FORMS, PromptForms
 from clipseg.run.prompt_study import PromptStudy, object_source
 from clipseg.run.settings import EvaluateConfig
 from clipseg.run.zero_shot_benchmark import ZeroShot
@@ -72,6 +75,18 @@ def phrasecut_data(job: Job) -> PhraseCut:
         allow_missing=config.data.allow_missing,
         allow_degenerate=config.data.allow_degenerate,
     )
+
+
+def prompt_forms(job: Job) -> None:
+    """What other words around the same phrases do to the masks (Fig. 7)."""
+    if job.config.prompt.templates != "plain" or job.config.prompt.ensemble:
+        raise ClipSegError("benchmark=prompt_forms compares all forms; leave prompt.templates and prompt.ensemble out")
+    study = PromptForms(evaluation=evaluation_of(job, phrasecut_data(job)), forms=FORMS)
+    forms = study.run(progress=f"evaluating {job.config.split}")
+    if job.processes.is_main:
+        comparison = compare_forms(forms, seed=job.config.seed)
+        study.write(job.folder, comparison)
+        print(format_forms(comparison))
 
 
 def pascal5i(job: Job) -> None:
@@ -146,6 +161,7 @@ def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:
         processes=job.processes,
         workers=job.config.data.workers,
         fit=fit,
+        intensity_tests=job.config.intensity_tests,
     )
 
 
@@ -213,6 +229,7 @@ def visual_prompts(job: Job) -> None:
 BENCHMARKS: Mapping[str, Callable[[Job], None]] = {
     "phrasecut": phrasecut,
     "phrasecut_visual": phrasecut,
+    "prompt_forms": prompt_forms,
     "visual_prompts": visual_prompts,
     "pascal_zeroshot": pascal_zeroshot,
     "pascal5i_one_shot": pascal5i,

@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch, Reader
+from clipseg.data.subsets import SUBSETS
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
+from clipseg.measure.failures import pick_failures
 from clipseg.measure.figures import panel
+from clipseg.measure.intensity import gray_values, intensity_tests
+from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import SampleCounts, count, official_counts, sample_iou
 from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
@@ -40,6 +46,7 @@ class Evaluation:
         provenance: what the results shall say of their origin.
         processes, workers: who shares the work, and how many workers each has for reading.
         fit: how images come to the model's size; padding is not counted.
+        intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
     """
 
     model: CLIPSeg
@@ -50,6 +57,7 @@ class Evaluation:
     processes: Processes
     workers: int
     fit: Fit = "squash"
+    intensity_tests: bool = False
 
     def run(self, *, images: int | None = None, save_predictions: Path | None = None, progress: str | None = None) -> Results:
         """Measure every task once; on every process the results of all.
@@ -68,27 +76,38 @@ class Evaluation:
             for batch, probabilities in predictions(
                 self.model, self.data, self.condition, items, processes=self.processes, workers=self.workers, fit=self.fit
             ):
-                parts.append(self._measure(batch, probabilities, save_predictions))
+                parts.append(self.measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
-        rows = [row for part in self.processes.gather(parts) for row in part]
+        return self.collect(parts, seconds=time.perf_counter() - began)
+
+    def collect(self, parts: Sequence[dict[str, Any]], *, seconds: float) -> Results:
+        """The results of all processes from what `measure` gave in each; the slowest process's seconds count."""
+        rows = [row for part in self.processes.gather(list(parts)) for row in part]
+        columns: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name not in _JOINED}
         return Results(
-            **{name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "counts"},
+            **columns,
             counts=SampleCounts.concatenate(row["counts"] for row in rows),
+            subsets=_memberships([subsets for row in rows for subsets in row["subsets"]]),
+            intensity=IntensityColumns.concatenate([row["intensity"] for row in rows]) if self.intensity_tests else None,
             threshold=self.threshold,
-            seconds=max(self.processes.gather(time.perf_counter() - began)),
-            provenance=self.provenance,
+            seconds=max(self.processes.gather(seconds)),
+            provenance=dict(self.provenance) | _missing_subsets(self.data),
         )
 
-    def _measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None) -> dict[str, Any]:
-        """The columns of `Results` for the tasks of one image."""
+    def measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None = None) -> dict[str, Any]:
+        """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`."""
         size = (probabilities.shape[1], probabilities.shape[2])
-        official = []
+        official, tests = [], []
+        gray = [gray_values(image.permute(1, 2, 0).cpu().numpy()) for image in batch.images] if self.intensity_tests else []
         image_index = batch.image_index.tolist()
         for key, image, mask, probability in zip(batch.keys, image_index, batch.masks, probabilities, strict=True):
             at_own_size = self._at_own_size(probability, mask)
             official.append(official_counts(at_own_size, mask, self.threshold, valid=batch.valid[image]))
             if save_predictions is not None:
                 _write_prediction(save_predictions, key, at_own_size > self.threshold)
+            if self.intensity_tests:
+                truth, predicted = mask.cpu().numpy(), (at_own_size > self.threshold).cpu().numpy()
+                tests.append((intensity_tests(gray[image], truth, seed=0), intensity_tests(gray[image], predicted, seed=0)))
         intersections, unions = np.array(official, dtype=np.int64).T
         return {
             "key": np.array(batch.keys),
@@ -100,6 +119,8 @@ class Evaluation:
             "counts": count(probabilities, resize_masks(batch.masks, size, fit=self.fit), self._valid(batch, size)),
             "official_intersection": intersections,
             "official_union": unions,
+            "subsets": batch.subsets,
+            "intensity": IntensityColumns.of(tests),
         }
 
     def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
@@ -131,9 +152,23 @@ class Evaluation:
     def write(self, folder: Path, results: Results, *, seed: int) -> None:
         """The results, their figures and `report.html` into `folder`; `seed` draws the report's random samples."""
         results.save(folder)
-        picked = pick_gallery(results, 8, seed)
+        picked = pick_gallery(results, 8, seed) | pick_failures(results, 4, seed)
         shown = {item.key: item for item in self.render([key for keys in picked.values() for key in keys], results)}
         write_report(folder, results, gallery={title: [shown[key] for key in keys] for title, keys in picked.items()})
+
+
+_JOINED = ("counts", "subsets", "intensity")
+
+
+def _memberships(subsets: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.bool_]]:
+    """Which samples belong to each subset that has any: the columns of `Results`."""
+    return {name: np.array([name in own for own in subsets]) for name in SUBSETS if any(name in own for own in subsets)}
+
+
+def _missing_subsets(data: Reader) -> dict[str, Any]:
+    """What the provenance says of subsets that could not be told."""
+    missing = data.missing_subsets if isinstance(data, PhraseCut) else {}
+    return {"missing_subsets": missing} if missing else {}
 
 
 @torch.no_grad()

@@ -82,11 +82,7 @@ class RunLog:
         """Note a validation's figures, and precision over recall."""
         self.noted |= {f"val/{name}": value for name, value in metrics.items()}
         if self.folder is not None:
-            found = ~np.isnan(curve["precision"])
-            # TensorBoard's PR plugin also takes the four counts behind each point; it draws from precision and recall alone.
-            unused = np.zeros(int(found.sum()))
-            points = (unused, unused, unused, unused, curve["precision"][found], curve["recall"][found])
-            self.writer.add_pr_curve_raw("val/precision_recall", *points, step, num_thresholds=len(unused))
+            add_precision_recall(self.writer, "val/precision_recall", curve, step)
         self._begin_window()
 
     def pictures(self, step: int, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
@@ -127,6 +123,15 @@ class RunLog:
         self.bar.close()
         if self.folder is not None:
             self.writer.close()
+
+
+def add_precision_recall(writer: SummaryWriter, tag: str, curve: Mapping[str, NDArray[np.float64]], step: int) -> None:
+    """Precision over recall, of `metrics.curves`, as TensorBoard's PR curve."""
+    found = ~np.isnan(curve["precision"])
+    # TensorBoard's PR plugin also takes the four counts behind each point; it draws from precision and recall alone.
+    unused = np.zeros(int(found.sum()))
+    points = (unused, unused, unused, unused, curve["precision"][found], curve["recall"][found])
+    writer.add_pr_curve_raw(tag, *points, step, num_thresholds=len(unused))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,20 +18,22 @@ class Protocol:
     split: str = "test"
     templates: str = "plain"
     needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ("save_predictions",)
+    takes: tuple[str, ...] = ("save_predictions", "intensity_tests")
 
 
+_EPISODES = ("episodes", "save_predictions", "intensity_tests")
 _LVIS = Protocol(split="val")
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "phrasecut": Protocol(),
     "phrasecut_visual": Protocol(),
+    "prompt_forms": Protocol(takes=()),
     "visual_prompts": Protocol(takes=()),
     "pascal_zeroshot": Protocol(split="val", needs=("unseen",), takes=("background_threshold",)),
-    "pascal5i_one_shot": Protocol(split="val", needs=("fold",), takes=("episodes", "save_predictions")),
+    "pascal5i_one_shot": Protocol(split="val", needs=("fold",), takes=_EPISODES),
     "pascal5i_text": Protocol(split="val", templates="fixed", needs=("fold",)),
-    "coco20i_one_shot": Protocol(split="val2014", needs=("fold",), takes=("episodes", "save_predictions")),
-    "coco20i_text": Protocol(split="val2014", templates="fixed", needs=("fold",), takes=("episodes", "save_predictions")),
+    "coco20i_one_shot": Protocol(split="val2014", needs=("fold",), takes=_EPISODES),
+    "coco20i_text": Protocol(split="val2014", templates="fixed", needs=("fold",), takes=_EPISODES),
     "lvis_affordances": _LVIS,
     "lvis_attributes": _LVIS,
     "lvis_meronymy": _LVIS,
@@ -39,5 +41,5 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "image_size": Protocol(takes=("image_sizes",)),
     "linear_probe": Protocol(takes=("image_sizes",)),
 }
-OPTIONAL_KEYS = ("fold", "unseen", "episodes", "background_threshold", "save_predictions", "image_sizes")
+OPTIONAL_KEYS = ("fold", "unseen", "episodes", "background_threshold", "save_predictions", "image_sizes", "intensity_tests")
 EXAMPLES = {"fold": "fold=0", "unseen": "unseen=10"}

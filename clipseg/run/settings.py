@@ -122,6 +122,7 @@ class TrainConfig:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluate_splits: list[str] = field(default_factory=list)  # evaluated after training, each into OUT/eval/<split>
     evaluate_visual: list[str] = field(default_factory=list)  # splits, by visual prompts alone, into OUT/eval/<split>_visual
+    intensity_tests: bool = False  # test there how gray values change at the masks' boundaries (`measure/intensity.py`)
     fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
     threshold: float = 0.3
     seed: int = 0
@@ -176,6 +177,7 @@ class EvaluateConfig:
     episodes: str | None = None  # a file of episodes to repeat; null: drawn from the seed, written to OUT/episodes.json
     background_threshold: float | None = None  # of pascal_zeroshot; null: the prompt "background", times 3, as released
     save_predictions: str | None = None
+    intensity_tests: bool = False  # test how gray values change at the masks' boundaries (`measure/intensity.py`)
     variant: str = "all"  # of the benchmark visual_prompts: what is compared to the original, as prompt.visual_prompt or all
     image_size: int | None = None  # of the benchmark visual_prompts; null: the CLIP's native size, 224 for the paper's
     image_sizes: list[int] | None = None  # of image_size and linear_probe; null: half to twice the native one, in whole patches
@@ -200,7 +202,7 @@ class EvaluateConfig:
             value = getattr(self, key)
             if value is None and key in protocol.needs:
                 raise ClipSegError(f"benchmark={self.benchmark} needs {key}; add {EXAMPLES[key]} to the command")
-            if value is not None and key not in (*protocol.needs, *protocol.takes):
+            if value is not None and value is not False and key not in (*protocol.needs, *protocol.takes):
                 raise ClipSegError(f"{key}={value} means nothing to benchmark={self.benchmark}; leave it out")
         if self.split == "auto":
             self.split = protocol.split
