@@ -188,7 +188,7 @@ def test_a_run_whose_config_is_damaged_is_one_line(content, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_bytes(content.encode(errors="surrogateescape"))
     with contextlib.suppress(ClipSegError):
-        assert evaluate.training_run(str(tmp_path)) == (None, None, None)
+        assert evaluate.training_run(str(tmp_path)) == evaluate.TrainingRun()
 
 
 def test_arguments_that_hydra_refuses_with_errors_of_python_are_one_line(call):
