@@ -105,15 +105,15 @@ def form_cells(comparison: FormComparison) -> list[tuple[str, ...]]:
         shown = [f"{100 * figures[name]:.1f}" for name in ("iou_fg", "ap")]
         against = ["", "", "", ""]
         if effect.form != BARE:
-            against = [f"{effect.difference:+.2f}", _ends(effect.difference_interval), str(effect.test), ""]
+            against = [f"{effect.difference:+.2f}", _ends(effect.difference_interval, 2), str(effect.test), ""]
             if not isinstance(effect.test, NotTestable) and effect.p_holm is not None:
                 against[2:] = [f"{effect.test.statistic:.2f}", f"{effect.p_holm:.2g}"]
         rows.append((effect.form, f"{effect.mean:.1f}", _ends(effect.interval), *shown, *against))
     return rows
 
 
-def _ends(interval: Interval | NotTestable) -> str:
-    return f"[{interval.low:.1f}, {interval.high:.1f}]" if isinstance(interval, Interval) else ""
+def _ends(interval: Interval | NotTestable, decimals: int = 1) -> str:
+    return f"[{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]" if isinstance(interval, Interval) else ""
 
 
 def format_forms(comparison: FormComparison) -> str:
