@@ -18,6 +18,7 @@ from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, Job
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.loading import data_root
+from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import EvaluateConfig
 
@@ -46,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> None:
         job = Job(
             config=config,
             model=model,
-            root=data_root(root),
+            root=data_root(root, PROTOCOLS[config.benchmark].layout),
             folder=Path(processes.from_main(config.out)),
             origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
             processes=processes,

@@ -21,6 +21,7 @@ from clipseg.run.evaluation import Evaluation
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog
 from clipseg.run.miniature import report_sweep
+from clipseg.run.protocols import FORMATS
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import fit
@@ -42,7 +43,7 @@ def train(config: TrainConfig) -> None:
             return
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         origin |= {"training_seed": config.seed, "training_commit": origin["commit"]}
-        root = data_root(config.data.root)
+        root = data_root(config.data.root, FORMATS[config.data.format].layout)
         model = create_model(
             config.model.backbone.name,
             config.model.backbone.pretrained,

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipseg.data import mini_phrases, mini_scenes
+from clipseg.data.layout import find_layouts
 from clipseg.data.mini_phrases import Phrase, choose_phrases
 from clipseg.data.mini_scenes import CATEGORIES, COLOURS, SIZES, Kind, Scene, draw_scene
 from clipseg.errors import ClipSegError
@@ -45,33 +47,50 @@ def materialize(root: Path | None = None) -> Path:
     Raises:
         ClipSegError: the folder holds something else, or cannot be written.
     """
-    root = root or default_root()
-    if (root / "image_data_split.json").is_file():
+    return write_once(root or default_root(), "phrasecut", _write)
+
+
+def default_root() -> Path:
+    """Where the data lies that `materialize` writes unasked."""
+    return cache_folder("mini", mini_phrases.__file__)
+
+
+def cache_folder(name: str, *sources: str) -> Path:
+    """`clipseg/<name>-<version>` in the user's cache; the version is of the code that draws, so that no stale copy is read.
+
+    Args:
+        name: of the data.
+        sources: files with code that decides what is drawn, besides this one and that of the scenes.
+    """
+    paths = map(Path, (__file__, mini_scenes.__file__, *sources))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:10]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipseg" / f"{name}-{version}"
+
+
+def write_once(root: Path, layout: str, write: Callable[[Path], None]) -> Path:
+    """Have `write` fill a new folder, and rename it to `root` when it is whole; a `root` of that layout is left as it is.
+
+    Raises:
+        ClipSegError: the folder holds something else, or cannot be written.
+    """
+    if _is_there(root, layout):
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-            _write(Path(folder) / "mini")
+            write(Path(folder) / "mini")
             os.rename(Path(folder) / "mini", root)
     except OSError as error:
         # Another process may have been faster: what it wrote is the same.
-        if not (root / "image_data_split.json").is_file():
+        if not _is_there(root, layout):
             raise ClipSegError(
                 f"{root}: the mini data cannot be written ({error.strerror}); choose an empty folder by data.root"
             ) from error
     return root
 
 
-def default_root() -> Path:
-    """`clipseg/mini-<version>` in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "clipseg" / f"mini-{version()}"
-
-
-def version() -> str:
-    """Names the data by the code that draws it, so that no stale copy is ever read."""
-    sources = (__file__, mini_phrases.__file__, mini_scenes.__file__)
-    return hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()[:10]
+def _is_there(root: Path, layout: str) -> bool:
+    return root.is_dir() and layout in find_layouts(root)
 
 
 def _write(root: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clipseg.data.mini import materialize
+from clipseg.data.mini_layouts import materialize_layout
 from clipseg.data.sample import Batch, Reader, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError
@@ -17,9 +18,16 @@ from clipseg.run.distributed import Processes
 WORKER_TIMEOUT_SECONDS = 300
 
 
-def data_root(root: str) -> Path:
-    """The folder a config's `data.root` means; "mini" is the data set that draws itself, into a cache folder."""
-    return materialize() if root == "mini" else Path(root).expanduser()
+def data_root(root: str, layout: str = "phrasecut") -> Path:
+    """The folder a config's `data.root` means; "mini" is the data set that draws itself, into a cache folder.
+
+    Args:
+        root: the key's value.
+        layout: in which it is drawn, one of `data/layout.py`.
+    """
+    if root != "mini":
+        return Path(root).expanduser()
+    return materialize() if layout == "phrasecut" else materialize_layout(layout)
 
 
 def training_batches(

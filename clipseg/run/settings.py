@@ -11,7 +11,7 @@ from typing import Any
 from clipseg.data.classes import FOLDS, unseen_classes
 from clipseg.errors import ClipSegError
 from clipseg.prompts.attention import choose_variants
-from clipseg.run.protocols import EXAMPLES, OPTIONAL_KEYS, PROTOCOLS
+from clipseg.run.protocols import EXAMPLES, FORMATS, OPTIONAL_KEYS, PROTOCOLS
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
 MISSING: Any = "???"
@@ -44,10 +44,10 @@ class ModelSettings:
 class DataSettings:
     """What is trained on (`run/training_data.py`)."""
 
-    root: str = MISSING  # a folder, or "mini": the data set that draws itself
+    root: str = MISSING  # a folder, or "mini": the data set that draws itself, in the layout of the format
     format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
-    train_split: str = "train"
-    val_split: str = "miniv"
+    train_split: str = "auto"  # auto: those of the format, see `run/protocols.py`
+    val_split: str = "auto"
     skip_known_bad: bool = True
     allow_missing: bool = False
     allow_degenerate: bool = False
@@ -58,7 +58,7 @@ class DataSettings:
     workers: int = 4
 
     def __post_init__(self) -> None:
-        _one_of("data.format", self.format, ("phrasecut", "folder", "coco20i", "lvis"))
+        _one_of("data.format", self.format, tuple(FORMATS))
         _at_least("data.workers", self.workers, 0)
         _probability("data.negatives", self.negatives)
         if self.exclude is not None and self.format == "coco20i":
@@ -139,6 +139,13 @@ class TrainConfig:
             raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")
         if self.evaluate_visual and self.data.format != "phrasecut":
             raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
+        usual = FORMATS[self.data.format]
+        if self.data.train_split == "auto":
+            self.data.train_split = usual.train_split
+        if self.data.val_split == "auto":
+            # The drawn PhraseCut has no miniv: all of its val is small enough.
+            drawn = self.data.root == "mini" and self.data.format == "phrasecut"
+            self.data.val_split = "val" if drawn else usual.val_split
         by_rule = str(self.data.exclude).startswith("pascal5i_fold")
         if self.data.format == "coco20i" and self.fold is None:
             raise ClipSegError(f"data.format=coco20i needs the fold that is held out; add {EXAMPLES['fold']}")
@@ -152,7 +159,7 @@ class TrainConfig:
 class EvaluationData:
     """Where the benchmark's data lies."""
 
-    root: str | None = None  # a folder, or "mini"; null: what the model was trained on
+    root: str | None = None  # a folder, or "mini", drawn in the benchmark's layout; null: what the model was trained on
     skip_known_bad: bool = True
     allow_missing: bool = False
     allow_degenerate: bool = False
