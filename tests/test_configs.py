@@ -1,5 +1,6 @@
 """Configs: every experiment composes and is checked; a typo, a wrong type or an impossible value stops a run at its start."""
 
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -50,20 +51,41 @@ def test_every_experiment_composes_and_names_a_model(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith(("phrasecut", "ablation"))])
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "mini"])
 def test_in_small_a_row_stays_what_it_is(name):
-    full, small = (
-        train_settings(f"experiment={name}", "data.root=somewhere"),
-        train_settings(f"experiment={name}", "scale=mini"),
-    )
-    assert (small.data.root, small.model.backbone.name, small.model.image_size) == ("mini", "mini", 176)
-    assert small.training.steps < full.training.steps
-    for part in ("prompt", "threshold"):
-        assert getattr(small, part) == getattr(full, part)
-    for key in ("reduce_dim", "head", "decoder", "extract_layers"):
-        assert getattr(small.model, key) == getattr(full.model, key)
-    assert (small.data.negatives, small.data.visual_support) == (full.data.negatives, full.data.visual_support)
-    assert (small.model.backbone.pretrained is None) == (full.model.backbone.pretrained is None)
+    full, small = (flat(train_settings(f"experiment={name}", "data.root=mini", *scale)) for scale in ([], ["scale=mini"]))
+    scaling = {"model.backbone.name", "model.backbone.pretrained", "model.backbone.image_tower_pretrained", "model.image_size"}
+    scaling |= {f"training.{key}" for key in ("steps", "batch_size", "phrases_per_image", "validate_every", "checkpoint_every")}
+    assert {key for key in full if full[key] != small[key]} <= scaling | {"data.workers", "out"}
+    assert (small["data.root"], small["model.backbone.name"], small["model.image_size"]) == ("mini", "mini", 176)
+    assert (small["model.backbone.pretrained"] is None) == (full["model.backbone.pretrained"] is None)
+    # Nothing is downloaded: of an image tower the weights are random, and where there is none the key stays as it was.
+    assert small["model.backbone.image_tower_pretrained"] == (full["model.backbone.image_tower"] is None)
+    assert small["training.steps"] < full["training.steps"]
+
+
+def flat(part: object, prefix: str = "") -> dict[str, object]:
+    """Every key of a config with its dots, and its value."""
+    keys: dict[str, object] = {}
+    for name, value in vars(part).items():
+        keys |= flat(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("arguments", "splits"),
+    [
+        (["experiment=phrasecut_pc", "data.root=x"], ("train", "miniv")),
+        (["experiment=phrasecut_pc", "data.root=mini"], ("train", "val")),
+        (["experiment=folder", "data.root=x"], ("train", "val")),
+        (["experiment=coco20i_plain", "data.root=x"], ("train2014", "val2014")),
+        (["experiment=coco20i_plain", "data.root=x", "data.train_split=train2017"], ("train2017", "val2014")),
+        (["experiment=generalized_lvis", "data.root=mini"], ("train", "val")),
+    ],
+)
+def test_auto_means_the_format_s_own_splits(arguments, splits):
+    data = train_settings(*arguments).data
+    assert (data.train_split, data.val_split) == splits
 
 
 def test_the_sweep_in_miniature_has_a_folder_a_job():
