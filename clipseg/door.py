@@ -22,7 +22,7 @@ from clipseg.errors import ClipSegError, one_line
 T = TypeVar("T")
 
 # What a job of a sweep may change when it is given again: none of it makes another run of it.
-FREE_KEYS = {"out", "resume", "device", "data.root", "data.workers", "training.steps"}
+FREE_KEYS = {"out", "resume", "report", "device", "data.root", "data.workers", "training.steps"}
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -14,6 +14,7 @@ from made_results import made_results
 from scipy import stats
 
 import train
+from clipseg.door import to_yaml
 from clipseg.errors import ClipSegError
 from clipseg.measure import directions
 from clipseg.measure.alignment import Runs
@@ -295,6 +296,21 @@ def test_the_door_reports_after_all_jobs_and_counts_its_failure(
         2,
         "error: report=outputs/miniature/report: no run of the sweep left results; see the errors above\n",
     )
+
+
+@pytest.mark.usefixtures("quick_study")
+def test_a_sweep_given_again_may_report_elsewhere(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(config: TrainConfig) -> None:
+        leave_results(config)
+        Path(config.out, "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+
+    monkeypatch.setattr(train, "train", quick)
+    asked = ["-m", "sweep=miniature", "experiment=phrasecut_pc_plus,ablation_d16", "seed=0"]
+    assert call(train, *asked)[0] == 0
+    status, out, error = call(train, *asked, "report=elsewhere")
+    assert (status, out, error) == (0, "report: elsewhere/README.md\n", "")
+    pages = [Path(folder, "README.md").read_bytes() for folder in ("outputs/miniature/report", "elsewhere")]
+    assert pages[0] == pages[1]
 
 
 def test_the_sweep_runs_what_the_page_shows() -> None:
