@@ -95,7 +95,10 @@ def train(config: TrainConfig) -> None:
                 validate=validation,
                 log=log,
                 processes=processes,
+                debug=config.debug,
             )
+            if config.debug:
+                return
             log.hparams(asdict(config), validation.metrics)
         for name, split, benchmark in evaluations(config):
             evaluation = replace(

@@ -16,6 +16,7 @@ COMMANDS = {
     "case-study": "one photo of a data set: its phrases as prompts, IoU, Dice and the t-tests of its masks",
     "compare": "is the difference between runs one? t-tests, Wilcoxon, intervals, by what evaluations left on disk",
     "tables": "the paper's tables with ours beside them",
+    "benchmark": "speed and memory beside transformers' CLIPSeg and others, on this machine",
     "export": "write a model as ONNX, for programs without torch",
     "release": "write the decoder of a run for others to load",
 }

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipseg.network.decoder import Decoder, DecoderBlock, Dropout, build_decoder, patch_map, refined_head
+from clipseg.network.decoder import Decoder, DecoderBlock, Dropout, Unpatch, build_decoder, patch_map, refined_head
 
 PAPER = {"width": 768, "embed_dim": 512, "patch_size": 16, "depth": 3}
 
@@ -135,3 +135,10 @@ def test_dropout_lets_the_gradient_of_what_it_kept_through():
     y = Dropout(0.5).train()(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 16), (5, 4)])
+def test_unpatch_is_a_transposed_convolution(channels, side):
+    head = Unpatch(8, channels, side)
+    maps = torch.randn(2, 8, 3, 5)
+    torch.testing.assert_close(head(maps), nn.ConvTranspose2d.forward(head, maps))

@@ -144,3 +144,12 @@ def test_at_another_size_it_is_the_same_model():
     assert all(one is other for one, other in shared)
     with pytest.raises(ClipSegError, match="image_size=90 is not a multiple"):
         model.at_size(90)
+
+
+@torch.no_grad()
+def test_many_prompts_are_decoded_in_parts(model, monkeypatch):
+    acts = model.activations(torch.randn(2, 3, 64, 64))
+    condition, index = torch.randn(7, model.backbone.embed_dim), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    whole = model.decode(acts, condition, index)
+    monkeypatch.setattr(model_module, "PROMPTS_AT_ONCE", 3)
+    torch.testing.assert_close(model.decode(acts, condition, index), whole)

@@ -1,10 +1,12 @@
 """The loop: it learns, it can stop and go on as if it had not, it says what went wrong, it leaves what it promises."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (imported before the clock of any test runs)
 
 from clipseg.data.phrasecut import PhraseCut
@@ -16,7 +18,7 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.log import RunLog
 from clipseg.run.settings import PromptSettings, TrainingSettings
-from clipseg.run.training import fit, forward, learning_rate, step_seed
+from clipseg.run.training import check_compiler, fit, forward, learning_rate, step_seed
 
 
 def small_model(**options):
@@ -183,9 +185,31 @@ def test_autocast_on_the_cpu_stays_close(phrasecut_root, tmp_path):
     root = phrasecut_root(n=3, splits=("train",))
     run(root, tmp_path / "fp32")
     run(root, tmp_path / "bf16", amp="bf16")
-    losses = [
-        [json.loads(line)["train/loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("fp32", "bf16")
-    ]
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    fp32, bf16 = losses(tmp_path / "fp32"), losses(tmp_path / "bf16")
+    assert fp32 != bf16
+    assert fp32 == pytest.approx(bf16, rel=0.02)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="nothing to compile with")
+def test_compiled_training_stays_close(phrasecut_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # starting workers would take longer than compiling
+    root = phrasecut_root(n=3, splits=("train",))
+    # The baseline's decoder compiles in seconds, and has no dropout, of which compiled code draws other numbers.
+    for name, compiled in (("eager", False), ("compiled", True)):
+        model = create_model("mini", None, extract_layers=(0,), reduce_dim=16, decoder="deconv", image_size=64)
+        run(root, tmp_path / name, model=model, steps=2, compile=compiled)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
+    eager, compiled = (newest_whole(tmp_path / name)["model"] for name in ("eager", "compiled"))
+    assert eager.keys() == compiled.keys()
+    for name, weight in eager.items():
+        torch.testing.assert_close(compiled[name], weight, rtol=0, atol=1e-4)
+
+
+def losses(folder):
+    return [json.loads(line)["train/loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_nothing_to_compile_with_is_one_line(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ClipSegError, match=r"needs a C\+\+ compiler on the CPU; install g\+\+"):
+        check_compiler(torch.device("cpu"))

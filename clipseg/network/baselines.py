@@ -57,7 +57,7 @@ class ViTBackbone(CLIPBackbone):
         native = (tower.patch_embed.grid_size[0], tower.patch_embed.grid_size[1])
         positions = resample_positions(tower.pos_embed[0], native, grid)
         tokens = tower.norm_pre(torch.cat([cls, patches], dim=1) + positions)
-        return Activations(read_out(tower.blocks, tokens, layers), grid)
+        return Activations(read_out(tower.blocks, tokens, layers, run=self.run_block), grid)
 
     def checksum(self) -> str:
         """SHA-256 over the weights of CLIP and of the ViT."""

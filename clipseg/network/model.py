@@ -24,6 +24,8 @@ from clipseg.network.read_outs import are_fractions, blocks_at
 # Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
 LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192
 
+PROMPTS_AT_ONCE = 8  # decoded without gradients: memory does not grow with the number of prompts but for their maps
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -140,7 +142,10 @@ class CLIPSeg(nn.Module):
         if len(image_index) != len(cond):
             raise ClipSegError(f"image_index names {len(image_index)} images for {len(cond)} conditions")
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
-        return self.decoder(acts, cond, image_index, grid)
+        if torch.is_grad_enabled():
+            return self.decoder(acts, cond, image_index, grid)
+        parts = zip(cond.split(PROMPTS_AT_ONCE), image_index.split(PROMPTS_AT_ONCE), strict=True)
+        return torch.cat([self.decoder(acts, *part, grid) for part in parts])
 
 
 def _check_image_size(image_size: int, backbone: CLIPBackbone) -> None:

@@ -8,7 +8,7 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write, write_json
@@ -33,16 +33,25 @@ def save_transformers(model: CLIPSeg, folder: str | Path) -> None:
         ClipSegError: the layout cannot hold the model.
     """
     folder = Path(folder)
-    clip = _plain_clip(model)
-    config = _config(model, clip)
-    state = to_theirs(clip.state_dict(), _clip_table(clip))
-    state |= to_theirs(model.decoder.state_dict(), decoder_table(len(model.config.extract_layers), model.config.head))
+    config, state = to_transformers(model)
     (folder / "config.json").unlink(missing_ok=True)
     with atomic_write(folder / "model.safetensors") as file:
         file.write(to_safetensors(state, {"format": "pt"}))
     write_json(folder / "preprocessor_config.json", _preprocessor(model.config.image_size))
-    _write_tokenizer(folder, clip.context_length)
+    _write_tokenizer(folder, model.backbone.clip.context_length)
     write_json(folder / "config.json", config)
+
+
+def to_transformers(model: CLIPSeg) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The keywords of transformers' CLIPSegConfig, and the state dict of its CLIPSegForImageSegmentation.
+
+    Raises:
+        ClipSegError: the layout cannot hold the model.
+    """
+    clip = _plain_clip(model)
+    state = to_theirs(clip.state_dict(), _clip_table(clip))
+    state |= to_theirs(model.decoder.state_dict(), decoder_table(len(model.config.extract_layers), model.config.head))
+    return _config(model, clip), state
 
 
 def _clip_table(clip: CLIP) -> Table:

@@ -1,10 +1,12 @@
 """A batch's prompts -> conditions: phrases in templates, support images engineered on the device, embedded and mixed."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Support
 from clipseg.errors import ClipSegError
@@ -14,6 +16,8 @@ from clipseg.prompts.attention import ALL_VARIANTS
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.settings import PromptSettings
+
+TEXTS_KEPT = 65_536  # embeddings of 2 KB each
 
 
 class Conditioner:
@@ -36,13 +40,16 @@ class Conditioner:
         self.variant = settings.visual_prompt
         self.least, self.most = settings.text_weight
         self.ensemble = settings.ensemble
+        self.known = TextCache(TEXTS_KEPT)
 
     def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
-        conditions = self.texts(model, batch.phrases, batch.seeds)
+        with record_function("text"):
+            conditions = self.texts(model, batch.phrases, batch.seeds)
         shown = [row for row, support in enumerate(batch.supports) if support is not None]
         if shown:
-            visual = self.embed(model, [support for support in batch.supports if support is not None])
+            with record_function("prompt images"):
+                visual = self.embed(model, [support for support in batch.supports if support is not None])
             drawn = [np.random.default_rng((batch.seeds[row], 1)).uniform(self.least, self.most) for row in shown]
             weight = torch.tensor(drawn, dtype=visual.dtype, device=visual.device)[:, None]
             conditions[shown] = weight * conditions[shown] + (1 - weight) * visual
@@ -52,9 +59,15 @@ class Conditioner:
         """The embeddings of N phrases, float `[N, E]`; each seed draws the phrase's template."""
         if self.ensemble:
             texts = [fill(template, phrase) for phrase in phrases for template in self.templates]
-            return model.encode_text(texts).unflatten(0, (len(phrases), len(self.templates))).mean(dim=1)
+            return self._encode(model, texts).unflatten(0, (len(phrases), len(self.templates))).mean(dim=1)
         choices = zip(phrases, seeds, strict=True)
-        return model.encode_text([fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
+        return self._encode(model, [fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
+
+    def _encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
+        # The last bits of an embedding depend on what it was computed with. On the CPU a run that goes on equals one that never
+        # stopped, and many processes count what one does, bit for bit: nothing is kept there.
+        on_gpu = next(model.decoder.parameters()).is_cuda
+        return self.known.encode(model, texts) if on_gpu else model.encode_text(texts)
 
     def embed(self, model: CLIPSeg, supports: Sequence[Support]) -> Tensor:
         """CLIP's embeddings of engineered support images, float `[M, E]`, not normalised."""
@@ -62,3 +75,25 @@ class Conditioner:
         images = torch.stack([resize_image(support.image, size, fit=self.fit) for support in supports])
         masks = torch.stack([resize_object(support.mask, size, fit=self.fit) for support in supports])
         return embed_prompt_images(model.backbone, images, masks, self.variant)
+
+
+class TextCache:
+    """The embeddings of the last `most` texts, by the text in its template; CLIP's text tower is frozen."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+
+    def encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
+        """As `model.encode_text`; only texts that are not known pass the tower, each once."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
+        if missing:
+            # A copy each: a view would keep all that it was computed with.
+            self._embeddings |= {text: row.clone() for text, row in zip(missing, model.encode_text(missing), strict=True)}
+        found = []
+        for text in texts:
+            self._embeddings.move_to_end(text)
+            found.append(self._embeddings[text])
+        while len(self._embeddings) > self.most:
+            self._embeddings.popitem(last=False)
+        return torch.stack(found)

@@ -16,7 +16,7 @@ def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
         "config": config,
         "seed": config.get("seed"),
         "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
         "device": device,
         "machine": _machine(),
     }
@@ -49,7 +49,8 @@ def _commit() -> str | None:
     return commit + ("+" if changed.stdout.strip() else "")
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

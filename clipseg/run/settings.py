@@ -89,6 +89,7 @@ class TrainingSettings:
     lr: float = 1e-3
     final_lr: float = 1e-4
     weight_decay: float = 0.01
+    compile: bool = False  # torch.compile of the backbone's blocks and the decoder: a minute at the start
     amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16, fp16
     log_every: int = 10
     validate_every: int = 1000
@@ -128,12 +129,14 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     resume: str | None = None
+    debug: str | None = None  # profile: 25 steps, with a trace and the shares of time in OUT/profile, and no more
     out: str = MISSING
     report: str | None = None  # after all jobs of a sweep on the mini data: a folder for its page (`run/miniature.py`)
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
         _seed(self.seed)
+        _one_of("debug", self.debug or "profile", ("profile",))
         _fold(self.fold)
         if self.report is not None and self.data.root != "mini":
             raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")

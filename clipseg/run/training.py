@@ -1,7 +1,9 @@
 """Training, in plain sight: the frozen CLIP gives activations and conditions, the decoder learns masks from them."""
 
 import contextlib
+import importlib.util
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
@@ -20,6 +23,7 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
+from clipseg.run.profile import profiled
 from clipseg.run.settings import TrainingSettings
 
 
@@ -37,6 +41,7 @@ def fit(
     validate: Callable[[int], float],
     log: RunLog,
     processes: Processes,
+    debug: str | None = None,
 ) -> None:
     """Train the decoder of `model` from `state` (None: from the start) to `settings.steps`, with checkpoints under `folder`.
 
@@ -48,6 +53,7 @@ def fit(
         threshold: at which the progress line's IoU cuts the probabilities.
         condition: how the targets of a batch are described.
         validate: called with the number of steps done; what it returns decides which checkpoint is the best.
+        debug: "profile" ends after some steps and tells where their time went.
 
     Raises:
         ClipSegError: the loss is not finite, a batch cannot be read, or `state` is of another model.
@@ -66,6 +72,10 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         start, best = state["step"], state["best"]
+    if settings.compile:
+        check_compiler(device)
+        model.backbone.compile_blocks()
+        decoder.compile()
     if processes.world_size > 1:
         model.decoder = averaging_gradients(decoder)
 
@@ -78,7 +88,8 @@ def fit(
         device=device,
     )
     model.train()
-    for step in range(start, settings.steps):
+    steps = range(start, settings.steps)
+    for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
         waiting = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - waiting
@@ -97,7 +108,8 @@ def fit(
 
         optimizer.zero_grad(set_to_none=True)
         share = processes.share(len(batch), device)
-        scaler.scale(loss * share).backward()
+        with record_function("backward"):
+            scaler.scale(loss * share).backward()
         scaler.unscale_(optimizer)
         gradient_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()]))
         scaler.step(optimizer)
@@ -140,9 +152,21 @@ def fit(
 def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tensor, Tensor]:
     """A batch through the network: logits `[N, S, S]` and uint8 masks `[N, S, S]` at the model's image size S."""
     size = (model.config.image_size, model.config.image_size)
-    activations = model.activations(prepare_images(batch.images, size))
-    logits = model.decode(activations, condition(model, batch), batch.image_index)
-    return logits, resize_masks(batch.masks, size)
+    with record_function("preparation"):
+        images, masks = prepare_images(batch.images, size), resize_masks(batch.masks, size)
+    with record_function("backbone"):
+        activations = model.activations(images)
+    conditions = condition(model, batch)
+    with record_function("decoder"):
+        return model.decode(activations, conditions, batch.image_index), masks
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise `ClipSegError` where torch.compile would find nothing to compile with."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ClipSegError("training.compile=true needs the package triton on a GPU; install it, or leave compile out")
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise ClipSegError("training.compile=true needs a C++ compiler on the CPU; install g++, or leave compile out")
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
