@@ -90,7 +90,7 @@ def test_packed_strings_are_the_strings(strings: list[str]) -> None:
         ({"Polygons": [[[[1, 1], [5, 5]]]]}, "task 7__1: a polygon of 2 points"),
         ({"Polygons": [[[[1, 1]]]]}, "a polygon of 1 point,"),
         ({"Polygons": [[[]]]}, "a polygon of 0 points"),
-        ({"Polygons": None}, "expected instances of polygons"),
+        ({"Polygons": None}, "no Polygons, as in a split without ground truth"),
         ({"Polygons": [7]}, "expected instances of polygons"),
         ({"Polygons": [[7]]}, r"expected a list of \[x, y\] pairs"),
         ({"Polygons": [[[[1, 1], [2, "3"], [4, 4]]]]}, r"expected a list of \[x, y\] pairs"),
