@@ -278,7 +278,7 @@ def test_the_study_is_kept_and_measured_again_for_other_data(tmp_path: Path, mon
     for _ in range(2):
         miniature.visual_prompt_study(tmp_path / "study", "cpu", miniature.Processes())
     assert len(measured) == 1
-    monkeypatch.setattr(miniature, "version", lambda: "other")
+    monkeypatch.setattr(miniature, "default_root", lambda: Path("other"))
     miniature.visual_prompt_study(tmp_path / "study", "cpu", miniature.Processes())
     assert [origin["config"]["data"]["version"] == "other" for origin in measured] == [False, True]
 

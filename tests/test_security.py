@@ -40,12 +40,13 @@ from clipseg.measure.figures import panel
 from clipseg.measure.intensity import intensity_tests
 from clipseg.measure.label_maps import LabelMaps
 from clipseg.measure.multiclass_results import MulticlassResults, write_multiclass_report
-from clipseg.measure.paper_tables import paper_tables, write_tables
+from clipseg.measure.paper_tables import paper_tables
 from clipseg.measure.prompt_deltas import PromptDeltas
 from clipseg.measure.prompt_report import Picture, Sheet, write_prompt_report
 from clipseg.measure.report import GalleryItem, write_report
 from clipseg.measure.results import Results
 from clipseg.measure.size_curves import SizeCurves
+from clipseg.measure.table_formats import write_tables
 from clipseg.network.baselines import load_image_tower
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.weights import load
@@ -335,7 +336,7 @@ def test_the_page_of_a_case_study_escapes(tmp_path):
 
 
 def test_tables_escape(tmp_path):
-    write_tables(tmp_path, paper_tables([made_results(images=2, provenance=provenance())]))
+    write_tables(tmp_path, paper_tables({HOSTILE: made_results(images=2, provenance=provenance())}))
     assert_harmless(tmp_path / "tables.html")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipseg.data.mini import materialize, version
+from clipseg.data.mini import default_root, materialize
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
 from clipseg.measure.alignment import Runs, load_runs
@@ -63,7 +63,7 @@ def run_folders(jobs: Sequence[TrainConfig]) -> dict[tuple[str, int], Path]:
 def visual_prompt_study(folder: Path, device: str, processes: Processes) -> PromptDeltas:
     """All variants of visual prompts on the embedded CLIP: read from `folder` where they lie there, else measured."""
     model = create_model("mini").to(device)
-    config = {"data": {"root": "mini", "version": version()}, "backbone": model.backbone.checksum()}
+    config = {"data": {"root": "mini", "version": default_root().name}, "backbone": model.backbone.checksum()}
     origin = provenance(config, device) | {"benchmark": "visual_prompts", "split": SPLIT}
     if (folder / DELTAS_FILE).is_file():
         found = PromptDeltas.load(folder)
