@@ -558,7 +558,7 @@ def test_configs_of_any_values(
     base = ["checkpoint=x"] if name == "evaluate" else []
     entries = st.tuples(st.sampled_from(keys_of(schema)), st.sampled_from(SOME))
 
-    @fuzzed(30)
+    @fuzzed(20)
     @given(st.lists(entries, min_size=1, max_size=3, unique_by=lambda entry: entry[0]))
     def check(entries: list[tuple[str, str]]) -> None:
         overrides = [*base, *(f"{key}={value}" for key, value in entries)]

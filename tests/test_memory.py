@@ -102,8 +102,8 @@ def test_evaluation_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., 
     results = evaluation.run()
     assert len(results) >= 2000
     (early, objects, files), (late, more_objects, more_files) = data.seen[1], data.seen[-1]
-    # Each image leaves a row of counts for each of its samples, and nothing else.
+    # Each image leaves one row of columns, and nothing else.
     images = 100 * (len(data.seen) - 2)
     assert late - early < 8 * MIB, [memory // MIB for memory, *_ in data.seen]
-    assert (more_objects - objects) / images < 3, [count for _, count, _ in data.seen]
+    assert (more_objects - objects) / images < 8, [count for _, count, _ in data.seen]
     assert more_files == files, [count for *_, count in data.seen]
