@@ -17,6 +17,7 @@ from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, Job
 from clipseg.run.distributed import choose_device, started
+from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
 from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.provenance import provenance
@@ -26,7 +27,7 @@ from clipseg.run.settings import EvaluateConfig
 def evaluate(config: EvaluateConfig) -> None:
     """Measure the weights that `config` names on its benchmark."""
     device = choose_device(config.device)
-    with started(device) as processes:
+    with started(device) as processes, stoppable("evaluate again"):
         model = clipseg.load(config.checkpoint, device=device)
         trained = training_run(config.checkpoint)
         experiment = trained.experiment

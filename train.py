@@ -10,16 +10,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipseg.door import launch, to_yaml
-from clipseg.files import atomic_write, write_json
+from clipseg.files import atomic_write, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
 from clipseg.run.board import log_results
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
+from clipseg.run.determinism import set_deterministic
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.evaluation import Evaluation
+from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
-from clipseg.run.log import RunLog
+from clipseg.run.log import RunLog, recorded_steps
 from clipseg.run.miniature import report_sweep
 from clipseg.run.protocols import FORMATS
 from clipseg.run.provenance import provenance
@@ -31,8 +33,9 @@ from clipseg.run.validation import Validation
 
 def train(config: TrainConfig) -> None:
     """Build what the config names, train it, and evaluate it on `evaluate_splits`."""
+    set_deterministic(config.deterministic)
     device = choose_device(config.device)
-    with started(device) as processes:
+    with started(device) as processes, stoppable(f"go on with resume=auto out={config.out}") as interruption:
         folder = Path(processes.from_main(config.out))
         # Rank 0 alone looks: it alone writes there, and the others may be on machines that do not see its disk.
         state = processes.from_main(find_resume(config.resume, folder) if processes.is_main else None)
@@ -67,9 +70,11 @@ def train(config: TrainConfig) -> None:
             threshold=config.threshold,
             provenance=origin,
             processes=processes,
-            workers=config.data.workers,
+            reading=config.data,
         )
         if processes.is_main:
+            for place in ("", "checkpoints", *(f"eval/{name}" for name, _, _ in evaluations(config))):
+                remove_leftovers(folder / place)
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(to_yaml(config))
             write_json(folder / "provenance.json", origin)
@@ -79,6 +84,7 @@ def train(config: TrainConfig) -> None:
             start=state["step"] if state else 0,
             every=config.training.log_every,
             processes=processes.world_size,
+            state=state.get("log") if state else None,
         ) as log:
             log.config(to_yaml(config))
             validation = Validation(evaluation, images=config.training.validation_images, log=log)
@@ -87,7 +93,7 @@ def train(config: TrainConfig) -> None:
                 data,
                 settings=config.training,
                 seed=config.seed,
-                workers=config.data.workers,
+                reading=config.data,
                 threshold=config.threshold,
                 folder=folder,
                 state=state,
@@ -95,6 +101,7 @@ def train(config: TrainConfig) -> None:
                 validate=validation,
                 log=log,
                 processes=processes,
+                interruption=interruption,
                 debug=config.debug,
             )
             if config.debug:
@@ -122,9 +129,9 @@ def evaluations(config: TrainConfig) -> list[tuple[str, str, str]]:
 
 
 def finished(config: TrainConfig, folder: Path, step: int) -> bool:
-    """Whether all that `config` asks for has been done: what a sweep need not do again."""
-    written = (folder / "eval" / name / "metrics.json" for name, _, _ in evaluations(config))
-    return step >= config.training.steps and all(path.is_file() for path in written)
+    """Whether all that `config` asks for has been done, to the last file: what a sweep need not do again."""
+    asked = [folder / "eval" / name / file for name, _, _ in evaluations(config) for file in ("metrics.json", "report.html")]
+    return min(step, recorded_steps(folder)) >= config.training.steps and all(path.is_file() for path in asked)
 
 
 if __name__ == "__main__":

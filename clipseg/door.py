@@ -1,8 +1,12 @@
-"""What the doors share: a user's error becomes one line on standard error and status 2, a config becomes checked settings."""
+"""What the doors share: a user's error becomes one line on standard error and status 2, a config becomes checked settings.
 
-import errno
+Statuses: 0 all was done; 2 an error a user can mend; 75 (EX_TEMPFAIL of sysexits.h: try again) stopped by a signal, and
+resumable; 130 ended by Ctrl-C at once; 1, with a traceback, a mistake of ours.
+"""
+
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from clipseg.errors import ClipSegError, one_line
+from clipseg.errors import ClipSegError, Stopped, one_line
+from clipseg.files import DISK_ERRORS
 
 T = TypeVar("T")
 
+RESUMABLE = 75
+ENDED = 130
+
 # What a job of a sweep may change when it is given again: none of it makes another run of it.
 FREE_KEYS = {"out", "resume", "report", "device", "data.root", "data.workers", "training.steps"}
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class JobFailed(ClipSegError):
@@ -34,10 +40,15 @@ class JobFailed(ClipSegError):
 def guarded(main: Callable[[], Any]) -> int:
     """Run `main` and return the process's exit status: its own, or 2 after an error a user can mend, without a traceback."""
     warnings.showwarning = _one_line_warning
+    threading.excepthook = _quiet_disk_errors
     try:
         return main() or 0
     except KeyboardInterrupt:
-        return _fail("stopped", status=130)
+        return _fail("ended", status=ENDED)
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started one says it
+            print(stopped, file=sys.stderr)
+        return RESUMABLE
     except ClipSegError as error:
         return _fail(str(error))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -75,6 +86,12 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         print(f"warning: {_printable(str(message))}", file=sys.stderr)
 
 
+def _quiet_disk_errors(failure: threading.ExceptHookArgs) -> None:
+    """No traceback of a thread that writes to a full disk: the main thread learns of it, and says so in one line."""
+    if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in DISK_ERRORS):
+        threading.__excepthook__(failure)
+
+
 def launch(
     run: Callable[[T], None],
     schema: type[T],
@@ -85,7 +102,7 @@ def launch(
 ) -> int:
     """Compose the config `name` in the folder `configs` from the command line, check it against `schema`, and `run` it.
 
-    In a sweep (`-m`) every job is tried, whatever became of the others.
+    In a sweep (`-m`) every job is tried, whatever became of the others; a signal ends the sweep and not only its job.
 
     Args:
         run: one job.
@@ -109,6 +126,8 @@ def launch(
         asked.append(composed)
         status = guarded(checked)
         statuses.append(status)
+        if status in (RESUMABLE, ENDED):
+            raise _EndOfSweep
         if status and HydraConfig.get().mode is RunMode.MULTIRUN:
             # A launcher may run the job in another process, whose list of statuses is not this one's.
             raise JobFailed(f"job {HydraConfig.get().job.num} of the sweep failed, for the reason that it gave")
@@ -126,10 +145,17 @@ def launch(
             # Some arguments, such as experiment=null, Hydra refuses with errors of Python.
             raise ClipSegError(f"config: {one_line(error)}") from error
 
-    statuses.append(guarded(compose))
+    try:
+        statuses.append(guarded(compose))
+    except _EndOfSweep:
+        return statuses[-1]
     if finish is not None and jobs:
         statuses.append(guarded(lambda: finish(jobs)))
     return max(statuses)
+
+
+class _EndOfSweep(BaseException):
+    """Passes by Hydra, which goes on to the next job after any `Exception`."""
 
 
 def _of_a_sweep(settings: T) -> T:

@@ -1,4 +1,4 @@
-"""The one error a user can cause, and the one warning channel.
+"""The one error a user can cause, and the wish to end early.
 
 Every wing raises `ClipSegError` for bad input; only the doors (`train.py`, `evaluate.py`, `clipseg`) turn it into one line on
 standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
@@ -7,6 +7,13 @@ standard error and exit status 2. Our own mistakes stay `AssertionError`s with a
 
 class ClipSegError(Exception):
     """Bad input from outside. The message is one line: what was found (file, value), what was expected, what to do."""
+
+
+class Stopped(BaseException):
+    """A run that was asked to end early (SIGTERM, SIGINT) has done so; the message says how to go on.
+
+    As `KeyboardInterrupt` no `Exception`: whoever catches all that damaged bytes can raise must not catch this.
+    """
 
 
 def one_line(error: BaseException) -> str:

@@ -11,12 +11,32 @@ from typing import IO, Any
 
 from clipseg.errors import ClipSegError
 
+# The disk is full, at a limit or damaged; the place is read-only, or held by something else.
+DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS))
+DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+@contextlib.contextmanager
+def naming_disk_errors(path: str | Path) -> Iterator[None]:
+    """Around what writes `path`.
+
+    Raises:
+        ClipSegError: the disk is full or damaged, or the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise ClipSegError(f"{path}: cannot be written ({error.strerror}); free the space or choose another folder") from error
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`, and put it in the place of `path` only when the block ends without an error.
 
-    The content is synced to disk before the rename, so that after a crash `path` holds either the old file or the new one.
+    The content is synced to disk before the rename, and the rename after it, so that after a crash `path` holds either the old
+    file or the new one. What a kill leaves behind is the temporary file; `remove_leftovers` takes it away.
 
     Args:
         path: the file to write; its folder is made where it is missing.
@@ -28,28 +48,60 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = "b" not in mode
-        with open(
-            temporary,
-            mode.replace("w", "x"),
-            encoding="utf-8" if text else None,
-            errors="backslashreplace" if text else None,  # of file names that are no Unicode
-            newline="\n" if text else None,
-        ) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise ClipSegError(
-                f"{path}: cannot be written ({error.strerror}); free the space or choose another folder"
-            ) from error
-        raise
+        with naming_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = "b" not in mode
+            with open(
+                temporary,
+                mode.replace("w", "x"),
+                encoding="utf-8" if text else None,
+                errors="backslashreplace" if text else None,  # of file names that are no Unicode
+                newline="\n" if text else None,
+            ) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last; not every file system can do it, and none needs it for the file to be whole."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files that a killed process left in `folder`, where nobody else is writing now."""
+    for path in Path(folder).glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a file of lines. A crash may cut off the last one; readers pass over it.
+
+    Raises:
+        ClipSegError: as `atomic_write`.
+    """
+    with naming_disk_errors(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(line + "\n")
+
+
+def sync(path: str | Path) -> None:
+    """Make what was appended to `path` last, where it exists.
+
+    Raises:
+        ClipSegError: as `atomic_write`.
+    """
+    with naming_disk_errors(path), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: Any) -> None:

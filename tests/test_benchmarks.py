@@ -23,6 +23,7 @@ from clipseg.network.model import create_model
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.run.benchmarks import BENCHMARKS
 from clipseg.run.distributed import Processes
+from clipseg.run.loading import IN_PROCESS
 from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.settings import EvaluateConfig, PromptSettings
@@ -429,6 +430,7 @@ def test_two_processes_count_zero_shot_as_one(model, voc, tmp_path):
             unseen=("cow",),
             provenance={},
             processes=processes,
+            reading=IN_PROCESS,
         )
         return evaluation.run()[0].matrix
 

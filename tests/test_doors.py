@@ -3,16 +3,20 @@
 import contextlib
 import json
 import os
+import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import clipseg.run.training
 import evaluate
 import train
 from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
+from clipseg.run.checkpoint import newest_whole
 
 SMALL = [
     "experiment=mini_random",
@@ -197,18 +201,93 @@ def test_arguments_that_hydra_refuses_with_errors_of_python_are_one_line(call):
     assert "config: " in err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
-def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(call, phrasecut_root, monkeypatch):
+def no_space(handle):
+    raise OSError(28, os.strerror(28))
+
+
+@pytest.mark.parametrize("limit", [None, 60_000])
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(call, phrasecut_root, monkeypatch, limit):
     root = phrasecut_root(n=1)
     assert train_here(call, root)[0] == 0
     before = Path("run/checkpoints/last.pt").read_bytes()
-
-    def full(handle):
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(os, "fsync", full)
-    status, _, err = train_here(call, root, "resume=auto", "training.steps=4")
-    assert (status, err.count("\n")) == (2, 1)
-    assert "No space left" in err
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        else:
+            monkeypatch.setattr(os, "fsync", no_space)
+        status, _, err = train_here(call, root, "resume=auto", "training.steps=4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (status, err.count("\n")) == (2, 1), err
+    assert ("File too large" if limit else "No space left") in err
     assert Path("run/checkpoints/last.pt").read_bytes() == before
     assert not list(Path("run").rglob("*.part"))
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(call, phrasecut_root):
+    root = phrasecut_root(n=1)
+    Path("file").write_text("")
+    status, _, err = train_here(call, root, "out=file/run")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "file/run" in err
+    assert "cannot be written (Not a directory)" in err
+
+
+def in_step(monkeypatch, step, harm):
+    """Do `harm` in the midst of training."""
+    forward, steps = clipseg.run.training.forward, []
+
+    def harmed(*arguments):
+        steps.append(None)
+        if len(steps) == step:
+            harm()
+        return forward(*arguments)
+
+    monkeypatch.setattr(clipseg.run.training, "forward", harmed)
+
+
+@pytest.mark.parametrize("unreadable", ["stop", "leave_out"])
+def test_a_data_root_that_vanishes_in_mid_run_is_one_line(call, phrasecut_root, monkeypatch, unreadable):
+    root = phrasecut_root(n=20, splits=("train", "val"))
+    in_step(monkeypatch, 2, lambda: shutil.rmtree(root))
+    keys = ["training.steps=4", "training.checkpoint_every=1", f"data.unreadable={unreadable}"]
+    status, _, err = train_here(call, root, *keys)
+    errors = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert (status, len(errors)) == (2, 1), err
+    assert ".jpg: no such image" in errors[0]
+    assert newest_whole(Path("run"))["step"] == 2
+
+
+def test_a_photo_that_becomes_unreadable_is_left_out_by_key_and_counted(call, phrasecut_root, monkeypatch):
+    root = phrasecut_root(n=3, splits=("train", "val", "test"))
+
+    def truncate():
+        for name in ("2.jpg", "8.jpg"):  # one of training, one of the test
+            path = root / "images" / name
+            path.write_bytes(path.read_bytes()[:300])
+
+    keys = ["training.steps=6", "evaluate_splits=[test]", "training.validate_every=6"]
+    with monkeypatch.context() as patch:
+        in_step(patch, 2, truncate)
+        status, out, err = train_here(call, root, *keys, "data.unreadable=leave_out")
+    assert status == 0, err
+    assert all(line.startswith("warning: ") and line.endswith("; left out") for line in err.splitlines())
+    assert {Path(line.split(":")[1].strip()).name for line in err.splitlines()} == {"2.jpg", "8.jpg"}
+    counted = [json.loads(line).get("data/left_out", 0) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert counted[:2] == [0, 0]
+    assert counted[-1] > 0
+    metrics = json.loads(Path("run/eval/test/metrics.json").read_text())
+    assert metrics["images_left_out"] == 1
+    assert "1 images could not be read and were left out" in out
+    assert "8.jpg" in json.loads(Path("run/eval/test/provenance.json").read_text())["left_out"][0]
+    assert "8.jpg" in Path("run/eval/test/report.html").read_text()
+
+    evaluation = ["checkpoint=run", "split=test", "out=again"]
+    status, _, err = call(evaluate, *evaluation)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "8.jpg: " in err
+    status, _, err = call(evaluate, *evaluation, "data.unreadable=leave_out")
+    assert status == 0
+    assert "8.jpg" in err
+    assert json.loads(Path("again/metrics.json").read_text())["images_left_out"] == 1

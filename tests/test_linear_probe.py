@@ -18,6 +18,7 @@ from clipseg.network.preprocess import prepare_images
 from clipseg.run import linear_probe
 from clipseg.run.distributed import Processes
 from clipseg.run.linear_probe import measure_linear_probe
+from clipseg.run.loading import IN_PROCESS
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_shards_are_the_whole(model):
     data = single_objects(seed=1)
 
     def embedded(processes):
-        return linear_probe._embed(model.backbone, data, (32, 48), processes=processes, workers=0)
+        return linear_probe._embed(model.backbone, data, (32, 48), processes=processes, reading=IN_PROCESS)
 
     class Two(Processes):
         """Rank 0, to whom the other's share comes from the whole."""
@@ -96,7 +97,7 @@ def test_shards_are_the_whole(model):
 
 
 def test_of_a_model_only_the_clip_takes_part(model):
-    options = {"sizes": (32,), "provenance": {}, "processes": Processes(), "workers": 0}
+    options = {"sizes": (32,), "provenance": {}, "processes": Processes(), "reading": IN_PROCESS}
     other = create_model("mini", extract_layers=(3,), reduce_dim=8, image_size=64, seed=5)
     figures = [measure_linear_probe(each.backbone, single_objects(), **options).metrics() for each in (model, other)]
     assert figures[0].pop("seconds") > 0

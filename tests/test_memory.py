@@ -15,6 +15,8 @@ from clipseg.network.model import CLIPSeg, create_model
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
+from clipseg.run.interruption import Interruption
+from clipseg.run.loading import IN_PROCESS
 from clipseg.run.log import RunLog
 from clipseg.run.settings import PromptSettings, TrainingSettings
 from clipseg.run.training import fit
@@ -52,7 +54,7 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
             data,
             settings=settings,
             seed=0,
-            workers=0,
+            reading=IN_PROCESS,
             threshold=0.3,
             folder=tmp_path / "run",
             state=None,
@@ -60,6 +62,7 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
             validate=validate,
             log=log,
             processes=Processes(),
+            interruption=Interruption(""),
         )
     (early, objects, files), (late, more_objects, more_files) = seen[1], seen[-1]
     assert late - early < 8 * MIB, [memory // MIB for memory, *_ in seen]
@@ -97,7 +100,7 @@ def test_evaluation_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., 
         threshold=0.3,
         provenance={},
         processes=Processes(),
-        workers=0,
+        reading=IN_PROCESS,
     )
     results = evaluation.run()
     assert len(results) >= 2000

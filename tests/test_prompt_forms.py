@@ -19,6 +19,7 @@ from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
+from clipseg.run.loading import IN_PROCESS
 from clipseg.run.prompt_forms import FORMS, PromptForms
 
 
@@ -78,7 +79,7 @@ def test_side_by_side_gives_what_each_form_gives_on_its_own(phrasecut_root) -> N
         threshold=0.5,
         provenance={"benchmark": "prompt_forms"},
         processes=Processes(),
-        workers=0,
+        reading=IN_PROCESS,
     )
     chosen = {name: FORMS[name] for name in (BARE, "a_photo_of_a", "mean_of_shuffled")}
     forms = PromptForms(evaluation=evaluation, forms=chosen).run()

@@ -41,7 +41,8 @@ class Results:
             has no such figures.
         threshold: the one the tables use, one of the 49.
         seconds: the evaluation took.
-        provenance: JSON-able; `benchmark`, `split`, `experiment`, `config`, `commit`, `versions`, `seed`.
+        provenance: JSON-able; `benchmark`, `split`, `experiment`, `config`, `commit`, `versions`, `seed`, and `left_out`, a
+            line for each image that could not be read.
         subsets: name -> bool `[N]`, which samples belong to a named part of the data set.
         intensity: tests of gray values at the masks' boundaries; None where they were not made.
 
@@ -99,7 +100,7 @@ class Results:
             The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
             `released/<name>`; those of `metrics.official_summary`, and `miou_official`, mIoU at the original size, where
             groups hold more than a sample each; the same of each subset with samples as `subset/<subset>/<name>`, with
-            `subset/<subset>/samples`; `samples`, `seconds`, `threshold`.
+            `subset/<subset>/samples`; `samples`, `seconds`, `threshold`; and `images_left_out` where there are any.
         """
         chosen = self.threshold if threshold is None else threshold
         figures: dict[str, float] = {}
@@ -116,7 +117,9 @@ class Results:
                     summary = official_summary(self.official_intersection[rows], self.official_union[rows])
                     summary["samples"] = int(rows.sum())
                     figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
-        return figures | {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
+        figures |= {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
+        left_out = self.provenance.get("left_out")
+        return figures | ({"images_left_out": len(left_out)} if isinstance(left_out, list) else {})
 
     def _class_iou(self, intersections: NDArray[np.int64], unions: NDArray[np.int64]) -> float:
         """The mean over classes of the ratio of their sums; 1 where there is neither truth nor prediction."""

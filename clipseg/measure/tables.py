@@ -73,4 +73,6 @@ def format_table(metrics: Mapping[str, float], paper: Mapping[str, float] | None
     ]
     lines.insert(1, "-" * (sum(widths) + 2 * (columns - 1)))
     footer = f"{metrics['samples']:.0f} samples, {metrics['seconds']:.1f} s; released: 1 added to every denominator"
+    if "images_left_out" in metrics:
+        footer += f"\n{metrics['images_left_out']:.0f} images could not be read and were left out"
     return "\n".join([*lines, footer])

@@ -56,6 +56,22 @@ def check_unpacked_size(path: Path) -> None:
         )
 
 
+def check_archive(path: Path) -> None:
+    """Compare what a file of torch.save holds with the checksums in it, at which torch itself does not look.
+
+    Raises:
+        ClipSegError: bytes have changed since it was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # Damaged headers fail in many ways.
+    except Exception as error:
+        raise ClipSegError(f"{path}: not a checkpoint, or damaged ({one_line(error)[:160]}); take another") from error
+    if damaged is not None:
+        raise ClipSegError(f"{path}: damaged, the checksum of {damaged} is wrong; take another")
+
+
 def read_folder_weights(folder: Path) -> dict[str, Any]:
     """The tensors of a folder in transformers' layout, in one file or in the shards that an index names."""
     for name in FOLDER_NAMES:

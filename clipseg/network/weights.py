@@ -15,7 +15,7 @@ from clipseg.network.authors_layout import load_authors
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
 from clipseg.network.hub import quiet_hub
 from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
-from clipseg.network.tensor_files import FOLDER_NAMES, check_tensors, read_weights, shapes_of
+from clipseg.network.tensor_files import FOLDER_NAMES, check_archive, check_tensors, read_weights, shapes_of
 from clipseg.network.transformers_config import is_transformers_folder
 from clipseg.network.transformers_import import load_transformers
 
@@ -136,6 +136,7 @@ def _load_file(path: Path, chosen: Chosen) -> CLIPSeg:
         raise ClipSegError(
             f"{path}: no checkpoint of train.py of version {CHECKPOINT['version']}; load it with the version that wrote it"
         )
+    check_archive(path)
     return _load_ours(state, path, chosen)
 
 

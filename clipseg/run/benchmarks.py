@@ -159,7 +159,7 @@ def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:
         threshold=job.config.threshold,
         provenance=job.origin,
         processes=job.processes,
-        workers=job.config.data.workers,
+        reading=job.config.data,
         fit=fit,
         intensity_tests=job.config.intensity_tests,
     )
@@ -187,7 +187,7 @@ def linear_probe(job: Job) -> None:
         sizes=sizes,
         provenance={**job.origin, "backbone": job.model.config.backbone},
         processes=job.processes,
-        workers=config.data.workers,
+        reading=config.data,
     )
     if job.processes.is_main:
         curves.write(job.folder)
@@ -207,6 +207,7 @@ def pascal_zeroshot(job: Job) -> None:
         unseen=unseen_classes(config.unseen),
         provenance=job.origin,
         processes=job.processes,
+        reading=config.data,
     )
     results, miou = evaluation.run()
     if job.processes.is_main:
@@ -220,7 +221,7 @@ def visual_prompts(job: Job) -> None:
     source = object_source(job.root, split=config.split, settings=config.data)
     variants = choose_variants(config.variant)
     study = PromptStudy(job.model.backbone, source, variants=variants, image_size=config.image_size)
-    results = study.run(provenance=job.origin, processes=job.processes, progress=True)
+    results = study.run(provenance=job.origin, processes=job.processes, reading=config.data, progress=True)
     if job.processes.is_main:
         study.write(job.folder, results, seed=config.seed)
         print(format_deltas(results))

@@ -1,13 +1,14 @@
 """What makes a run survive: checkpoints that are whole or absent, and the way back into a run.
 
-A checkpoint holds the decoder, the optimiser, the step and the config; not CLIP, which comes from where it came from (its
-checksum
-tells whether it is still the same). Everything random in training is a function of (seed, step), so no generator's state is
-kept.
+A checkpoint holds the decoder, the optimiser, the step, the config and what the log has yet to write; not CLIP, which comes
+from where it came from (its checksum tells whether it is still the same). Everything random in training is a function of
+(seed, step), so no generator's state is kept.
 """
 
 import dataclasses
+import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import torch
 
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
-from clipseg.network.tensor_files import check_unpacked_size
+from clipseg.network.tensor_files import check_archive, check_unpacked_size
 from clipseg.network.weights import CHECKPOINT
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values only) to `path`, atomically."""
+    content = io.BytesIO()  # torch's writer tells nothing of a full disk but that it failed
+    torch.save(CHECKPOINT | state, content)
     with atomic_write(path) as file:
-        torch.save(CHECKPOINT | state, file)
+        file.write(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -31,11 +34,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ClipSegError: missing, cut off, damaged, or written by something else.
     """
+    if not path.exists():
+        raise ClipSegError(f"{path}: no such checkpoint")
     check_unpacked_size(path)
+    check_archive(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ClipSegError(f"{path}: no such checkpoint") from error
     except Exception as error:  # a damaged archive can fail anywhere in torch's reader
         raise ClipSegError(
             f"{path}: not a readable checkpoint ({type(error).__name__}); it may be cut off, or not ours"
@@ -51,6 +55,9 @@ def find_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
     Args:
         resume: None; "auto": the newest whole checkpoint in `folder`, if there is one; or a checkpoint file or run folder.
         folder: the run's own output folder.
+
+    Returns:
+        what `save_checkpoint` was given.
 
     Raises:
         ClipSegError: a path that does not hold a checkpoint; or `folder` holds a run and nobody said what to do with it.
@@ -72,7 +79,8 @@ def find_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
 
 def newest_whole(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint of a run folder that can be read; each damaged one before it is named in a warning."""
-    candidates = [folder / "checkpoints" / "last.pt", *sorted((folder / "checkpoints").glob("step_*.pt"), reverse=True)]
+    checkpoints = folder / "checkpoints"
+    candidates = [checkpoints / "last.pt", *sorted(checkpoints.glob("step_*.pt"), reverse=True), checkpoints / "best.pt"]
     damaged = None
     for path in candidates:
         if not path.exists():
@@ -87,7 +95,7 @@ def newest_whole(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def check_same_run(state: dict[str, Any], model_config: Any, backbone_checksum: str) -> None:
+def check_same_run(state: Mapping[str, Any], model_config: Any, backbone_checksum: str) -> None:
     """Raise `ClipSegError` where a checkpoint belongs to another model than the one being trained."""
     ours, theirs = as_plain(model_config), state["model_config"]
     # Where the weights lie may change between machines; what they are may not, and the checksum sees to that.

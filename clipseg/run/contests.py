@@ -24,7 +24,7 @@ from clipseg.network.transformers_export import to_transformers
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
-from clipseg.run.loading import evaluation_batches
+from clipseg.run.loading import IN_PROCESS, evaluation_batches
 from clipseg.run.settings import PromptSettings
 from clipseg.run.speed import Contest, peak_mib
 from clipseg.run.training import forward
@@ -161,7 +161,7 @@ class Contests:
             threshold=0.3,
             provenance={},
             processes=Processes(),
-            workers=0,
+            reading=IN_PROCESS,
         )
 
         @torch.no_grad()
@@ -171,7 +171,10 @@ class Contests:
 
         def theirs() -> SampleCounts:
             self.reference.eval()
-            batches = evaluation_batches(data, range(len(data)), processes=Processes(), workers=0, device=self.device)
+            items = range(len(data))
+            batches = evaluation_batches(
+                data, items, processes=Processes(), reading=IN_PROCESS, left_out=[], device=self.device
+            )
             rows = [evaluation.measure(batch, probabilities(batch), None) for batch in batches]
             return SampleCounts.concatenate(row["counts"] for row in rows)
 

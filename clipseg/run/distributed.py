@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clipseg.errors import ClipSegError
 
 # A process that ends is noticed at once, a silent one after this time: longer than a reader may be stuck before it is an error
-# of its own (`loading.WORKER_TIMEOUT_SECONDS`), and than rank 0 takes for a report while the others wait.
+# of its own (`data.worker_timeout`), and than rank 0 takes for a report while the others wait.
 SILENCE = timedelta(minutes=15)
 
 
@@ -51,6 +51,14 @@ class Processes:
         """The weight that makes the mean over processes of per-process means over `count` samples the mean over all samples."""
         own = torch.tensor(count, device=device)
         return own * self.world_size / self.sum(own)
+
+    def join(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes in one, on every process."""
+        return [value for part in self.gather(values) for value in part]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` is true in any process; `device` is the run's. Cheap enough to ask in every step."""
+        return flag if self.world_size == 1 else bool(self.sum(torch.tensor(int(flag), device=device)))
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value`, on every process."""

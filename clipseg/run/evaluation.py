@@ -29,7 +29,9 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Fit, prepare_images, resize_masks, resize_probabilities
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
-from clipseg.run.loading import evaluation_batches
+from clipseg.run.loading import IN_PROCESS, evaluation_batches, with_left_out
+from clipseg.run.settings import ReadingSettings
+from clipseg.run.workers import naming_worker_failures
 
 ALONE = Processes()
 
@@ -44,7 +46,8 @@ class Evaluation:
         condition: how the targets are described.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
         provenance: what the results shall say of their origin.
-        processes, workers: who shares the work, and how many workers each has for reading.
+        processes: who shares the work.
+        reading: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
         fit: how images come to the model's size; padding is not counted.
         intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
     """
@@ -55,10 +58,11 @@ class Evaluation:
     threshold: float
     provenance: Mapping[str, Any]
     processes: Processes
-    workers: int
+    reading: ReadingSettings
     fit: Fit = "squash"
     intensity_tests: bool = False
 
+    @naming_worker_failures()
     def run(self, *, images: int | None = None, save_predictions: Path | None = None, progress: str | None = None) -> Results:
         """Measure every task once; on every process the results of all.
 
@@ -71,18 +75,34 @@ class Evaluation:
         began = time.perf_counter()
         items = range(len(self.data))[:images]
         shown = progress is not None and self.processes.is_main
-        parts = []
+        parts: list[dict[str, Any]] = []
+        left_out: list[str] = []
         with tqdm(total=len(items), unit="image", desc=progress, disable=None if shown else True, leave=False) as bar:
             for batch, probabilities in predictions(
-                self.model, self.data, self.condition, items, processes=self.processes, workers=self.workers, fit=self.fit
+                self.model,
+                self.data,
+                self.condition,
+                items,
+                processes=self.processes,
+                reading=self.reading,
+                left_out=left_out,
+                fit=self.fit,
             ):
                 parts.append(self.measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
-        return self.collect(parts, seconds=time.perf_counter() - began)
+        return self.collect(parts, left_out, seconds=time.perf_counter() - began)
 
-    def collect(self, parts: Sequence[dict[str, Any]], *, seconds: float) -> Results:
-        """The results of all processes from what `measure` gave in each; the slowest process's seconds count."""
-        rows = [row for part in self.processes.gather(list(parts)) for row in part]
+    def collect(self, parts: Sequence[dict[str, Any]], left_out: Sequence[str] = (), *, seconds: float) -> Results:
+        """The results of all processes from what `measure` gave in each; the slowest process's seconds count.
+
+        Args:
+            parts: of `measure`.
+            left_out: a line for each image that could not be read.
+            seconds: this process took.
+        """
+        rows, left_out = self.processes.join(list(parts)), self.processes.join(list(left_out))
+        if not rows:
+            raise ClipSegError(f"none of {len(left_out)} images can be read: {left_out[0]}")
         columns: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name not in _JOINED}
         return Results(
             **columns,
@@ -91,7 +111,7 @@ class Evaluation:
             intensity=IntensityColumns.concatenate([row["intensity"] for row in rows]) if self.intensity_tests else None,
             threshold=self.threshold,
             seconds=max(self.processes.gather(seconds)),
-            provenance=dict(self.provenance) | _missing_subsets(self.data),
+            provenance=with_left_out(self.provenance, left_out) | _missing_subsets(self.data),
         )
 
     def measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None = None) -> dict[str, Any]:
@@ -179,14 +199,21 @@ def predictions(
     items: Sequence[int],
     *,
     processes: Processes = ALONE,
-    workers: int = 0,
+    reading: ReadingSettings = IN_PROCESS,
+    left_out: list[str] | None = None,
     fit: Fit = "squash",
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size."""
+    """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size.
+
+    Args:
+        reading: how images are read.
+        left_out: gets a line for each that cannot be read, where `reading` leaves them out.
+    """
     model.eval()
     device = next(model.decoder.parameters()).device
     size = (model.config.image_size, model.config.image_size)
-    for batch in evaluation_batches(data, items, processes=processes, workers=workers, device=device):
+    noted = [] if left_out is None else left_out
+    for batch in evaluation_batches(data, items, processes=processes, reading=reading, left_out=noted, device=device):
         activations = model.activations(prepare_images(batch.images, size, fit=fit))
         logits = model.decode(activations, condition(model, batch), batch.image_index)
         yield batch, logits.float().sigmoid()

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.data.image_classes import ImagesByClass
+from clipseg.errors import ClipSegError
 from clipseg.measure.logistic_regression import classify_linearly
 from clipseg.measure.significance import share_interval
 from clipseg.measure.size_curves import SizeCurves
@@ -23,6 +24,7 @@ from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import prepare_images
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import evaluation_batches
+from clipseg.run.settings import ReadingSettings
 
 BATCH = 32  # images
 ABOUT = (
@@ -39,7 +41,7 @@ def measure_linear_probe(
     sizes: Sequence[int],
     provenance: Mapping[str, Any],
     processes: Processes,
-    workers: int,
+    reading: ReadingSettings,
 ) -> SizeCurves:
     """Accuracy on the test images at each size, with Wilson's 95% interval.
 
@@ -49,10 +51,15 @@ def measure_linear_probe(
         sizes: sides in pixels, multiples of CLIP's patch size.
         provenance: what the results shall say of their origin.
         processes: who shares the work of embedding.
-        workers: of each, for reading.
+        reading: how images are read; all are needed.
+
+    Raises:
+        ClipSegError: an image cannot be read.
     """
+    if reading.unreadable != "stop":
+        raise ClipSegError(f"data.unreadable={reading.unreadable}: the linear probe needs all of its images; leave the key out")
     began = time.perf_counter()
-    embedded = _embed(backbone, data, sizes, processes=processes, workers=workers)
+    embedded = _embed(backbone, data, sizes, processes=processes, reading=reading)
     is_test, labels = data.is_test, data.labels
     hits = []
     for at_size in embedded:
@@ -75,11 +82,11 @@ def measure_linear_probe(
 
 @torch.no_grad()
 def _embed(
-    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, workers: int
+    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, reading: ReadingSettings
 ) -> NDArray[np.float32]:
     """CLIP's embeddings at each size, `[S, I, E]`; on every process those of all images."""
     weight = backbone.clip.visual.conv1.weight
-    read = evaluation_batches(data, range(len(data)), processes=processes, workers=workers, device=weight.device)
+    read = evaluation_batches(data, range(len(data)), processes=processes, reading=reading, left_out=[], device=weight.device)
     images = (image for batch in read for image in batch.images)
     total = len(range(processes.rank, len(data), processes.world_size))
     shown = tqdm(images, total=total, unit="image", disable=None if processes.is_main else True, leave=False)

@@ -1,21 +1,25 @@
-"""Items -> batches, through worker processes, with errors that arrive as one line."""
+"""Items -> batches, through worker processes; what cannot be read ends the run by one line, or is named and left out."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clipseg.data.mini import materialize
 from clipseg.data.mini_layouts import materialize_layout
-from clipseg.data.sample import Batch, Reader, collate
+from clipseg.data.sample import Batch, Reader, Sample, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError
 from clipseg.run.distributed import Processes
+from clipseg.run.settings import ReadingSettings
+from clipseg.run.workers import begin_worker, from_workers
 
-# Nothing a worker does takes long; one that is silent for this long is stuck (a hung network mount, for example).
-WORKER_TIMEOUT_SECONDS = 300
+# Items that cannot be read are left out one by one; so many in a row mean that the data are gone.
+MOST_IN_A_ROW = 16
+IN_PROCESS = ReadingSettings(workers=0)
 
 
 def data_root(root: str, layout: str = "phrasecut") -> Path:
@@ -31,55 +35,140 @@ def data_root(root: str, layout: str = "phrasecut") -> Path:
 
 
 def training_batches(
-    data: Reader, *, batch_size: int, processes: Processes, start: int, workers: int, device: torch.device
-) -> Iterator[Batch]:
-    """This process's batches from step `start` on, without end; `batch_size` counts items over all processes."""
+    data: Reader,
+    *,
+    batch_size: int,
+    processes: Processes,
+    start: int,
+    reading: ReadingSettings,
+    left_out: list[str],
+    device: torch.device,
+) -> Generator[Batch, None, None]:
+    """This process's batches from step `start` on, without end.
+
+    Args:
+        batch_size: items, over all processes. In the place of one that is left out comes the next that can be read.
+        reading: by how many workers, and what becomes of an item that cannot be read.
+        left_out: gets a line for each such item.
+    """
     sampler = StreamSampler(len(data), batch_size=batch_size, rank=processes.rank, world_size=processes.world_size, start=start)
-    return _batches(data, sampler, workers, device)
+    tries = MOST_IN_A_ROW if reading.unreadable == "leave_out" else 1
+    for read in _read(_Lenient(data, tries), sampler, reading, device):
+        if read.failed:
+            raise read.failed
+        assert read.batch is not None
+        _note(read.errors, left_out)
+        yield read.batch
 
 
 def evaluation_batches(
-    data: Reader, items: Sequence[int], *, processes: Processes, workers: int, device: torch.device
+    data: Reader,
+    items: Sequence[int],
+    *,
+    processes: Processes,
+    reading: ReadingSettings,
+    left_out: list[str],
+    device: torch.device,
 ) -> Iterator[Batch]:
-    """This process's share of `items`, one image a batch: what it gets does not depend on its neighbours."""
+    """This process's share of `items`, one image a batch: what it gets does not depend on its neighbours.
+
+    Args:
+        reading: by how many workers, and what becomes of an image that cannot be read.
+        left_out: gets a line for each such image.
+    """
     own = [[(0, items[position])] for position in shard(len(items), processes.rank, processes.world_size)]
-    return _batches(data, own, workers, device)
+    reads = _read(_Lenient(data, 1), own, reading, device)
+    return _readable((read.failed or read.batch for read in reads), reading, left_out)
 
 
-def _batches(data: Reader, batch_sampler: Any, workers: int, device: torch.device) -> Iterator[Batch]:
-    loader = DataLoader(
-        _Guarded(data),
-        batch_sampler=batch_sampler,
-        num_workers=workers,
-        collate_fn=_collate_or_error,
-        pin_memory=device.type == "cuda",
-        timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, ClipSegError):
-                raise batch
-            yield batch.to(device)
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        raise ClipSegError(
-            f"reading data failed: {str(error).splitlines()[0]}; data.workers=0 reads in the main process"
-        ) from error
+def read_each(data: Any, items: Iterable[int], *, reading: ReadingSettings, left_out: list[str]) -> Iterator[Any]:
+    """`data[item]` one by one, in this process, for what is no `Reader`; arguments as in `evaluation_batches`."""
+
+    def reads() -> Iterator[Any]:
+        for item in items:
+            try:
+                yield data[item]
+            except ClipSegError as error:
+                yield error
+
+    return _readable(reads(), reading, left_out)
 
 
-class _Guarded(Dataset[Any]):
-    """Hands an expected error over as a value: raised in a worker it would arrive as a traceback in a string."""
+def _readable(reads: Iterable[Any], reading: ReadingSettings, left_out: list[str]) -> Iterator[Any]:
+    """What could be read; of the rest, errors, the first ends it all, or each is noted."""
+    in_a_row = 0
+    for read in reads:
+        if not isinstance(read, ClipSegError):
+            in_a_row = 0
+            yield read
+            continue
+        in_a_row += 1
+        if reading.unreadable == "stop":
+            raise read
+        if in_a_row == MOST_IN_A_ROW:
+            raise _gone(read)
+        _note([str(read)], left_out)
 
-    def __init__(self, data: Reader):
+
+def with_left_out(provenance: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """What results say of their origin, and that of these images they say nothing."""
+    return dict(provenance) | ({"left_out": sorted(left_out)} if left_out else {})
+
+
+def _gone(error: ClipSegError) -> ClipSegError:
+    """What to raise where nothing can be read any more; `error` is the last of `MOST_IN_A_ROW`."""
+    return ClipSegError(f"{error}; this and the {MOST_IN_A_ROW - 1} before it cannot be read: is data.root still there?")
+
+
+def _note(errors: Sequence[str], left_out: list[str]) -> None:
+    for line in errors:
+        warnings.warn(f"{line}; left out", stacklevel=3)
+    left_out.extend(errors)
+
+
+class _Read(NamedTuple):
+    """What a worker hands over, errors as values: raised in a worker they would arrive as a traceback in a string."""
+
+    batch: Batch | None
+    errors: list[str]
+    failed: ClipSegError | None
+
+
+class _Lenient(Dataset[Any]):
+    """Items, or the next ones in their place: `tries` are tried at most. An item is `(sample or None, errors)`."""
+
+    def __init__(self, data: Reader, tries: int):
         self.data = data
+        self.tries = tries
 
-    def __getitem__(self, index: tuple[int, int]) -> Any:
-        try:
-            return self.data[index]
-        except ClipSegError as error:
-            return error
+    def __getitem__(self, index: tuple[int, int]) -> tuple[Sample | None, list[ClipSegError]]:
+        epoch, item = index
+        errors: list[ClipSegError] = []
+        for place in range(item, item + self.tries):
+            try:
+                return self.data[epoch, place % len(self.data)], errors
+            except ClipSegError as error:
+                errors.append(error)
+        return None, errors
 
 
-def _collate_or_error(items: list[Any]) -> Any:
-    return next((item for item in items if isinstance(item, ClipSegError)), None) or collate(items)
+def _join(items: Sequence[tuple[Sample | None, list[ClipSegError]]]) -> _Read:
+    for sample, errors in items:
+        if sample is None:
+            return _Read(None, [], _gone(errors[-1]) if len(errors) == MOST_IN_A_ROW else errors[-1])
+    samples = [sample for sample, _ in items if sample is not None]
+    return _Read(collate(samples), [str(error) for _, errors in items for error in errors], None)
+
+
+def _read(data: _Lenient, batch_sampler: Any, reading: ReadingSettings, device: torch.device) -> Iterator[_Read]:
+    loader = DataLoader(
+        data,
+        batch_sampler=batch_sampler,
+        num_workers=reading.workers,
+        collate_fn=_join,
+        pin_memory=device.type == "cuda",
+        timeout=reading.worker_timeout if reading.workers else 0,
+        worker_init_fn=begin_worker,
+    )
+    for read in from_workers(loader):
+        yield read if read.batch is None else read._replace(batch=read.batch.to(device))

@@ -1,5 +1,6 @@
 """What a run tells while it runs: a progress line, `metrics.jsonl`, and TensorBoard. Only rank 0 writes."""
 
+import contextlib
 import json
 import resource
 import sys
@@ -17,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from clipseg.data.sample import Batch
-from clipseg.files import atomic_write
+from clipseg.files import append_line, atomic_write, naming_disk_errors, sync
 
 
 class RunLog:
@@ -29,26 +30,56 @@ class RunLog:
         start: how many are done; records of later steps, left by a run that was cut off, are removed.
         every: steps between two records.
         processes: how many processes train; images/s counts the images of all.
+        state: of the run that is gone on with, as `state_dict` gave it.
+
+    Attributes:
+        left_out: a line for each item that this process could not read.
     """
 
-    def __init__(self, folder: Path | None, *, steps: int, start: int, every: int, processes: int):
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        steps: int,
+        start: int,
+        every: int,
+        processes: int,
+        state: Mapping[str, Any] | None = None,
+    ):
         self.every, self.processes = every, processes
         self.folder = folder
         self.noted: dict[str, float] = {}
-        spent = 0.0
+        self.left_out: list[str] = []
+        self.left_out_before = 0
         self.bar: tqdm[Any] = tqdm(
             total=steps, initial=start, unit="step", disable=folder is None or not sys.stderr.isatty(), leave=True
         )
         if folder is not None:
             self.path = folder / "metrics.jsonl"
-            spent = _keep_until(self.path, start)
-            self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-        self.began = time.perf_counter() - spent
+            purge_step = start if self.path.exists() else None
+            self.noted |= _keep_until(self.path, start)
+            with naming_disk_errors(folder):
+                self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self.began = time.perf_counter()
         self._begin_window()
+        if state is not None:
+            self.began -= state["seconds"]
+            self.noted |= state["noted"]
+            self.overlap = torch.tensor(state["overlap"])
+            self.left_out_before = state["left_out"]
 
     def _begin_window(self) -> None:
         self.since, self.waited, self.images = time.perf_counter(), 0.0, 0
-        self.overlap: Tensor | int = 0
+        self.overlap = torch.zeros(2, dtype=torch.int64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is known and not yet written, and what is counted over the whole run: plain values, for a checkpoint."""
+        return {
+            "noted": dict(self.noted),
+            "overlap": self.overlap.tolist(),
+            "left_out": self.left_out_before + len(self.left_out),
+            "seconds": time.perf_counter() - self.began,
+        }
 
     def training_step(
         self, step: int, *, lr: float, loss: Tensor, gradient_norm: Tensor, iou: Tensor, batch: Batch, waited: float
@@ -56,12 +87,12 @@ class RunLog:
         """Note one step; every `every` steps write a record of those since. Values on the device are read only then."""
         self.waited += waited
         self.images += len(batch.images) * self.processes
-        self.overlap = self.overlap + iou
+        self.overlap = iou + self.overlap.to(iou.device)
         self.bar.update()
         if step % self.every:
             return
         elapsed = time.perf_counter() - self.since
-        intersection, union = torch.as_tensor(self.overlap).tolist()
+        intersection, union = self.overlap.tolist()
         self.noted |= {
             "train/loss": loss.item(),
             "train/iou_fg": intersection / max(union, 1),
@@ -71,6 +102,8 @@ class RunLog:
             "speed/waiting_for_data": self.waited / elapsed,
             "memory/peak_gib": _peak_gib(loss.device),
         }
+        if self.left_out_before or self.left_out:
+            self.noted["data/left_out"] = self.left_out_before + len(self.left_out)
         loss_text, iou_text = f"{self.noted['train/loss']:.4f}", f"{self.noted['train/iou_fg']:.3f}"
         line = f"loss {loss_text}  IoU {iou_text}  {self.noted['speed/images_per_second']:.1f} images/s"
         self.bar.set_postfix_str(line)
@@ -82,39 +115,57 @@ class RunLog:
         """Note a validation's figures, and precision over recall."""
         self.noted |= {f"val/{name}": value for name, value in metrics.items()}
         if self.folder is not None:
-            add_precision_recall(self.writer, "val/precision_recall", curve, step)
+            with naming_disk_errors(self.folder):
+                add_precision_recall(self.writer, "val/precision_recall", curve, step)
         self._begin_window()
 
     def pictures(self, step: int, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
         """Show pictures uint8 `[H, W, 3]` (photo, truth, prediction), each with its phrase."""
         if self.folder is not None:
             for number, (phrase, picture) in enumerate(pictures):
-                self.writer.add_image(f"val/{number}", picture, step, dataformats="HWC")
-                self.writer.add_text(f"val/{number}", phrase, step)
+                with naming_disk_errors(self.folder):
+                    self.writer.add_image(f"val/{number}", picture, step, dataformats="HWC")
+                    self.writer.add_text(f"val/{number}", phrase, step)
 
     def config(self, text: str) -> None:
         """Note the resolved config, as YAML."""
         if self.folder is not None:
-            self.writer.add_text("config", f"```yaml\n{text}\n```")
+            with naming_disk_errors(self.folder):
+                self.writer.add_text("config", f"```yaml\n{text}\n```")
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Note the settings beside the figures they led to, once, at the end."""
         if self.folder is not None:
             values = dict(_flat(config))
-            self.writer.add_hparams(values, {f"final/{name}": value for name, value in metrics.items()}, run_name=".")
+            with naming_disk_errors(self.folder):
+                self.writer.add_hparams(values, {f"final/{name}": value for name, value in metrics.items()}, run_name=".")
 
     def end_step(self, step: int) -> None:
         """Write what was noted of this step, if anything: one line of `metrics.jsonl`, and the same scalars to TensorBoard.
 
         `speed/seconds` is what training and its validations took so far, the time before a resume included.
+
+        Raises:
+            ClipSegError: the disk is full, or the folder cannot be written to.
         """
         if self.noted and self.folder is not None:
             self.noted["speed/seconds"] = time.perf_counter() - self.began
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step} | self.noted) + "\n")
-            for name, value in self.noted.items():
-                self.writer.add_scalar(name, value, step)
+            append_line(self.path, json.dumps({"step": step} | self.noted))
+            with naming_disk_errors(self.folder):
+                for name, value in self.noted.items():
+                    self.writer.add_scalar(name, value, step)
         self.noted = {}
+
+    def flush(self) -> None:
+        """Bring all that was written to the disk, so that no step before a checkpoint is without its record.
+
+        Raises:
+            ClipSegError: the disk is full; TensorBoard writes in a thread of its own, and tells only here or later.
+        """
+        if self.folder is not None:
+            sync(self.path)
+            with naming_disk_errors(self.folder):
+                self.writer.flush()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -122,7 +173,9 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
         if self.folder is not None:
-            self.writer.close()
+            # On a full disk this fails once more, and what failed first is what counts.
+            with contextlib.suppress(OSError) if error else naming_disk_errors(self.folder):
+                self.writer.close()
 
 
 def add_precision_recall(writer: SummaryWriter, tag: str, curve: Mapping[str, NDArray[np.float64]], step: int) -> None:
@@ -143,26 +196,28 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _keep_until(path: Path, step: int) -> float:
-    """Drop the records behind `step`, and a last line that was cut off, so that each step is recorded once.
+def recorded_steps(folder: Path) -> int:
+    """After how many steps the last record of a run folder was written; with it a step and its validation are done."""
+    return max((step for step, _ in _records(folder / "metrics.jsonl")), default=0)
 
-    Returns:
-        `speed/seconds` of the last record that is kept, 0 where there is none.
-    """
+
+def _keep_until(path: Path, step: int) -> dict[str, float]:
+    """Drop the records from `step` on, and a line that was cut off, so that each step is recorded once -> that of `step`."""
     if not path.exists():
-        return 0.0
-    kept, seconds = [], 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
-            seconds = record.get("speed/seconds", seconds)
+        return {}
+    records = list(_records(path))
     with atomic_write(path, "w") as file:
-        file.writelines(kept)
-    return seconds
+        file.writelines(json.dumps({"step": done} | figures) + "\n" for done, figures in records if done < step)
+    return dict(records).get(step, {})
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, figures) of each whole line, of a file that may be missing."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                yield record.pop("step"), record
 
 
 def _peak_gib(device: torch.device) -> float:

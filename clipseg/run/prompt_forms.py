@@ -18,6 +18,7 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.loading import evaluation_batches
 from clipseg.run.settings import PromptSettings
+from clipseg.run.workers import naming_worker_failures
 
 
 def _name(template: str) -> str:
@@ -44,6 +45,7 @@ class PromptForms:
     evaluation: Evaluation
     forms: Mapping[str, PromptSettings]
 
+    @naming_worker_failures()
     @torch.no_grad()
     def run(self, *, progress: str | None = None) -> dict[str, Results]:
         """Measure every task once in each form; on every process the results of all, in the order of the forms."""
@@ -54,8 +56,9 @@ class PromptForms:
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.forms}
         size = (model.config.image_size, model.config.image_size)
         device = next(model.decoder.parameters()).device
+        left_out: list[str] = []
         batches = evaluation_batches(
-            measured.data, items, processes=measured.processes, workers=measured.workers, device=device
+            measured.data, items, processes=measured.processes, reading=measured.reading, left_out=left_out, device=device
         )
         shown = progress is not None and measured.processes.is_main
         total = -(-len(items) // measured.processes.world_size)
@@ -66,7 +69,7 @@ class PromptForms:
                 rows[name].append(measured.measure(batch, logits.float().sigmoid()))
         return {
             name: replace(measured, provenance=dict(measured.provenance) | _origin(name, conditions[name])).collect(
-                rows[name], seconds=time.perf_counter() - began
+                rows[name], left_out, seconds=time.perf_counter() - began
             )
             for name in self.forms
         }

@@ -30,8 +30,9 @@ from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import fill
 from clipseg.prompts.visual import VARIANTS, darken_background, engineer
 from clipseg.run.distributed import Processes
+from clipseg.run.loading import IN_PROCESS, read_each, with_left_out
 from clipseg.run.prompt_images import embed_prompt_images
-from clipseg.run.settings import EvaluationData
+from clipseg.run.settings import EvaluationData, ReadingSettings
 
 TEMPLATE = "a photo of a {}"
 BATCH = 32  # objects
@@ -72,14 +73,28 @@ class PromptStudy:
         self._texts: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def run(self, *, provenance: Mapping[str, Any], processes: Processes, progress: bool = False) -> PromptDeltas:
-        """Measure every object once; on every process the results of all."""
+    def run(
+        self,
+        *,
+        provenance: Mapping[str, Any],
+        processes: Processes,
+        reading: ReadingSettings = IN_PROCESS,
+        progress: bool = False,
+    ) -> PromptDeltas:
+        """Measure every object once; on every process the results of all.
+
+        Args:
+            provenance: what the results shall say of their origin; images left out are added.
+            processes: who shares the work.
+            reading: what becomes of an image that cannot be read.
+            progress: show a progress bar.
+        """
         began = time.perf_counter()
         items = list(shard(len(self.source), processes.rank, processes.world_size))
         shown = tqdm(items, unit="image", disable=None if progress and processes.is_main else True, leave=False)
-        objects = (thing for item in shown for thing in self.source[item])
-        rows = [row for batch in _batches(objects, BATCH) for row in self._measure(batch)]
-        rows = [row for part in processes.gather(rows) for row in part]
+        left_out: list[str] = []
+        objects = (thing for things in read_each(self.source, shown, reading=reading, left_out=left_out) for thing in things)
+        rows = processes.join([row for batch in _batches(objects, BATCH) for row in self._measure(batch)])
         keys, image_keys, names, choices, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
         return PromptDeltas(
             key=np.array(keys),
@@ -90,7 +105,7 @@ class PromptStudy:
             variants=self.variants,
             engineered=np.array([row[1:] for row in probabilities]),
             seconds=max(processes.gather(time.perf_counter() - began)),
-            provenance=provenance,
+            provenance=with_left_out(provenance, processes.join(left_out)),
         )
 
     def _measure(self, objects: Sequence[NamedObject]) -> Iterator[tuple[str, str, str, int, list[float]]]:

@@ -41,9 +41,24 @@ class ModelSettings:
 
 
 @dataclass
-class DataSettings:
+class ReadingSettings:
+    """How items are read (`run/loading.py`)."""
+
+    workers: int = 2  # processes that read ahead; 0: the main process reads, and nobody notices when a file system hangs
+    worker_timeout: int = 300  # seconds without an answer after which workers are given up
+    unreadable: str = "stop"  # stop: a photo that cannot be read ends the run; leave_out: it is named, counted and left out
+
+    def __post_init__(self) -> None:
+        _at_least("data.workers", self.workers, 0)
+        _at_least("data.worker_timeout", self.worker_timeout, 1)
+        _one_of("data.unreadable", self.unreadable, ("stop", "leave_out"))
+
+
+@dataclass
+class DataSettings(ReadingSettings):
     """What is trained on (`run/training_data.py`)."""
 
+    workers: int = 4
     root: str = MISSING  # a folder, or "mini": the data set that draws itself, in the layout of the format
     format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
     train_split: str = "auto"  # auto: those of the format, see `run/protocols.py`
@@ -55,11 +70,10 @@ class DataSettings:
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
     negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
-    workers: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("data.format", self.format, tuple(FORMATS))
-        _at_least("data.workers", self.workers, 0)
         _probability("data.negatives", self.negatives)
         if self.exclude is not None and self.format == "coco20i":
             raise ClipSegError(f"data.exclude={self.exclude}: COCO-20i holds classes out by fold; leave data.exclude out")
@@ -127,6 +141,7 @@ class TrainConfig:
     fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
     threshold: float = 0.3
     seed: int = 0
+    deterministic: bool = False  # of several ways to compute the same take the one that repeats (`run/determinism.py`)
     device: str = "auto"
     resume: str | None = None
     debug: str | None = None  # profile: 25 steps, with a trace and the shares of time in OUT/profile, and no more
@@ -159,17 +174,13 @@ class TrainConfig:
 
 
 @dataclass
-class EvaluationData:
+class EvaluationData(ReadingSettings):
     """Where the benchmark's data lies."""
 
     root: str | None = None  # a folder, or "mini", drawn in the benchmark's layout; null: what the model was trained on
     skip_known_bad: bool = True
     allow_missing: bool = False
     allow_degenerate: bool = False
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        _at_least("data.workers", self.workers, 0)
 
 
 @dataclass

@@ -18,22 +18,26 @@ from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
-from clipseg.run.checkpoint import as_plain, check_same_run, save_checkpoint
+from clipseg.run.checkpoint import save_checkpoint
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes, averaging_gradients
+from clipseg.run.interruption import Interruption
+from clipseg.run.learner import Learner
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
 from clipseg.run.profile import profiled
-from clipseg.run.settings import TrainingSettings
+from clipseg.run.settings import ReadingSettings, TrainingSettings
+from clipseg.run.workers import naming_worker_failures
 
 
+@naming_worker_failures()
 def fit(
     model: CLIPSeg,
     data: Reader,
     *,
     settings: TrainingSettings,
     seed: int,
-    workers: int,
+    reading: ReadingSettings,
     threshold: float,
     folder: Path,
     state: dict[str, Any] | None,
@@ -41,6 +45,7 @@ def fit(
     validate: Callable[[int], float],
     log: RunLog,
     processes: Processes,
+    interruption: Interruption,
     debug: str | None = None,
 ) -> None:
     """Train the decoder of `model` from `state` (None: from the start) to `settings.steps`, with checkpoints under `folder`.
@@ -50,28 +55,21 @@ def fit(
     process draws its own.
 
     Args:
+        reading: how batches are read.
         threshold: at which the progress line's IoU cuts the probabilities.
         condition: how the targets of a batch are described.
         validate: called with the number of steps done; what it returns decides which checkpoint is the best.
+        interruption: a signal ends training after the step, with a checkpoint, in all processes at the same one.
         debug: "profile" ends after some steps and tells where their time went.
 
     Raises:
-        ClipSegError: the loss is not finite, a batch cannot be read, or `state` is of another model.
+        ClipSegError: the loss is not finite, a batch cannot be read, nothing can be written, or `state` is of another model.
+        Stopped: by a signal.
     """
-    decoder, device = model.decoder, next(model.decoder.parameters()).device
-    optimizer = torch.optim.AdamW(
-        decoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type == "cuda"
-    )
-    amp_dtype = choose_amp(settings.amp, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    checksum = model.backbone.checksum()
-    start, best = 0, -math.inf
+    learner = Learner(model, settings)
     if state is not None:
-        check_same_run(state, model.config, checksum)
-        decoder.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        start, best = state["step"], state["best"]
+        learner.load_state_dict(state)
+    decoder, optimizer, scaler, device = learner.decoder, learner.optimizer, learner.scaler, learner.device
     if settings.compile:
         check_compiler(device)
         model.backbone.compile_blocks()
@@ -79,74 +77,89 @@ def fit(
     if processes.world_size > 1:
         model.decoder = averaging_gradients(decoder)
 
+    def save(*names: str) -> None:
+        if processes.is_main:
+            log.flush()
+            for name in names:
+                save_checkpoint(folder / "checkpoints" / name, learner.state_dict() | {"log": log.state_dict()})
+
+    def finish(done: int) -> None:
+        if is_due(done, settings.validate_every, settings.steps):
+            with interruption.at_once():
+                score = validate(done)
+            if score > learner.best:
+                learner.best = score
+                save("best.pt")
+        log.end_step(done)
+
     batches = training_batches(
         data,
         batch_size=settings.batch_size // settings.phrases_per_image,
         processes=processes,
-        start=start,
-        workers=workers,
+        start=learner.done,
+        reading=reading,
+        left_out=log.left_out,
         device=device,
     )
-    model.train()
-    steps = range(start, settings.steps)
-    for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
-        waiting = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - waiting
+    steps = range(learner.done, settings.steps)
+    with interruption.deferred(), contextlib.closing(batches):
+        # A step's checkpoint is written before its validation: a run that goes on begins with what may have been missed.
+        finish(learner.done)
+        for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
+            waiting = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waiting
 
-        torch.manual_seed(step_seed(seed, step, processes.rank))
-        lr = learning_rate(step, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        with torch.autocast(device.type, amp_dtype) if amp_dtype else contextlib.nullcontext():
-            logits, masks = forward(model, batch, condition)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
-        if not math.isfinite(loss.item()):
-            raise ClipSegError(
-                f"loss is {loss.item()} at step {step}, lr {lr:.3g}, samples {', '.join(batch.keys)}; last checkpoint: {folder}"
-            )
-
-        optimizer.zero_grad(set_to_none=True)
-        share = processes.share(len(batch), device)
-        with record_function("backward"):
-            scaler.scale(loss * share).backward()
-        scaler.unscale_(optimizer)
-        gradient_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()]))
-        scaler.step(optimizer)
-        scaler.update()
-
-        done = step + 1
-        log.training_step(
-            done,
-            lr=lr,
-            loss=processes.sum(loss.detach() * share) / processes.world_size,
-            gradient_norm=gradient_norm,
-            iou=processes.sum(batch_iou(logits, masks, threshold)),
-            batch=batch,
-            waited=waited,
-        )
-        improved = False
-        if done % settings.validate_every == 0 or done == settings.steps:
-            score = validate(done)
-            improved, best = score > best, max(score, best)
             model.train()
-        log.end_step(done)
-        names = ["best.pt"] if improved else []
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
-            names += [f"step_{done:07d}.pt", "last.pt"]
-        if names and processes.is_main:
-            state = {
-                "model": decoder.state_dict(),
-                "model_config": as_plain(model.config),
-                "backbone_checksum": checksum,
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "step": done,
-                "best": best,
-            }
-            for name in names:
-                save_checkpoint(folder / "checkpoints" / name, state)
+            torch.manual_seed(step_seed(seed, step, processes.rank))
+            lr = learning_rate(step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with learner.autocast():
+                logits, masks = forward(model, batch, condition)
+            loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
+            if not math.isfinite(loss.item()):
+                raise ClipSegError(
+                    f"loss is {loss.item()} at step {step}, lr {lr:.3g}, samples {', '.join(batch.keys)}; "
+                    f"last checkpoint: {folder}"
+                )
+
+            optimizer.zero_grad(set_to_none=True)
+            share = processes.share(len(batch), device)
+            with record_function("backward"):
+                scaler.scale(loss * share).backward()
+            scaler.unscale_(optimizer)
+            gradient_norm = torch.linalg.vector_norm(
+                torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()])
+            )
+            scaler.step(optimizer)
+            scaler.update()
+
+            learner.done = done = step + 1
+            log.training_step(
+                done,
+                lr=lr,
+                loss=processes.sum(loss.detach() * share) / processes.world_size,
+                gradient_norm=gradient_norm,
+                iou=processes.sum(batch_iou(logits, masks, threshold)),
+                batch=batch,
+                waited=waited,
+            )
+            stopping = processes.any(interruption.received is not None, device)
+            if is_due(done, settings.checkpoint_every, settings.steps):
+                save(f"step_{done:07d}.pt", "last.pt")
+            elif stopping or is_due(done, settings.validate_every, settings.steps):
+                save("last.pt")
+            if stopping:
+                processes.gather(None)  # a process that leaves makes the others end: first the main one saves
+                raise interruption.stopped(f" after step {done} of {settings.steps}")
+            finish(done)
     model.decoder = decoder
+
+
+def is_due(done: int, every: int, steps: int) -> bool:
+    """Whether it is time, after `done` steps, for what happens every so many steps and at the end."""
+    return done > 0 and (done % every == 0 or done == steps)
 
 
 def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tensor, Tensor]:
@@ -177,17 +190,6 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of everything a process draws in one step; distinct for distinct (seed, step, rank) of any sensible size."""
     return (seed * 1_000_003 + step) * 65_537 + rank
-
-
-def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type a config names; "auto" is bfloat16 on a GPU that has it, float16 on another, none on the CPU."""
-    if name == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if name == "fp16" and device.type == "cpu":
-        raise ClipSegError("training.amp=fp16 needs a GPU; use bf16 or off on the CPU")
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from clipseg.measure.metrics import curves
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.log import RunLog
 
-LOGGED = ("miou", "iou_fg", "iou_bin", "dice", "miou_best", "iou_fg_best", "iou_fg_best_threshold", "ap")
+LOGGED = ("miou", "iou_fg", "iou_bin", "dice", "miou_best", "iou_fg_best", "iou_fg_best_threshold", "ap", "images_left_out")
 PICTURES = 8
 
 
@@ -25,7 +25,7 @@ class Validation:
     def __call__(self, step: int) -> float:
         results = self.evaluation.run(images=self.images)
         figures = results.metrics()
-        self.metrics = {name: figures[name] for name in LOGGED}
+        self.metrics = {name: figures[name] for name in LOGGED if name in figures}
         self.log.validation(step, self.metrics, curve=curves(results.counts, results.group))
         if self.evaluation.processes.is_main:
             # The same samples every time, so that the pictures show them change.

@@ -23,7 +23,8 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
-from clipseg.run.settings import PromptSettings
+from clipseg.run.loading import read_each, with_left_out
+from clipseg.run.settings import PromptSettings, ReadingSettings
 
 NAMES = ("background", *PASCAL_CLASSES)
 SHOWN = 6  # images of each kind in the report
@@ -42,6 +43,7 @@ class ZeroShot:
         unseen: the classes left out of training.
         provenance: what the results shall say of their origin.
         processes: who shares the work.
+        reading: what becomes of an image that cannot be read; those left out are listed in the provenance of the results.
     """
 
     model: CLIPSeg
@@ -52,6 +54,7 @@ class ZeroShot:
     unseen: Sequence[str]
     provenance: Mapping[str, Any]
     processes: Processes
+    reading: ReadingSettings
 
     def run(self) -> tuple[MulticlassResults, dict[str, float]]:
         """Which class was taken for which, counted over all images, and `image_miou` of each image with a counted pixel.
@@ -63,29 +66,30 @@ class ZeroShot:
         miou: dict[str, float] = {}
         items = shard(len(self.data), self.processes.rank, self.processes.world_size)
         shown = tqdm(items, unit="image", disable=None if self.processes.is_main else True, leave=False)
-        for labelled, predicted in self._predictions(shown):
+        left_out: list[str] = []
+        for labelled, predicted in self._predictions(shown, left_out):
             truth = resize_masks([labelled.labels], (predicted.shape[0], predicted.shape[1]))[0]
             counts = confusion(predicted, truth, classes=len(PASCAL_CLASSES))
             matrix += counts
             if counts.any():
                 miou[labelled.image_key] = image_miou(counts)
+        left_out = self.processes.join(left_out)
         results = MulticlassResults(
             matrix=sum(self.processes.gather(matrix)),
             names=NAMES,
             unseen=tuple(self.unseen),
-            images=len(self.data),
+            images=len(self.data) - len(left_out),
             seconds=max(self.processes.gather(time.perf_counter() - began)),
-            provenance=self.provenance,
+            provenance=with_left_out(self.provenance, left_out),
         )
         return results, {key: value for part in self.processes.gather(miou) for key, value in part.items()}
 
     @torch.no_grad()
-    def _predictions(self, items: Sequence[int]) -> Iterator[tuple[LabelledImage, NDArray[np.uint8]]]:
+    def _predictions(self, items: Sequence[int], left_out: list[str]) -> Iterator[tuple[LabelledImage, NDArray[np.uint8]]]:
         """Images, and the label of each pixel at the model's size, uint8 `[S, S]`."""
         self.model.eval()
         conditions = Conditioner(self.prompt).texts(self.model, NAMES, [self.seed] * len(NAMES))
-        for item in items:
-            labelled = self.data[item]
+        for labelled in read_each(self.data, items, reading=self.reading, left_out=left_out):
             probabilities = _probabilities(self.model, labelled.image, conditions)
             if self.background_threshold is None:
                 yield labelled, predict_with_prompt(probabilities)
@@ -95,7 +99,7 @@ class ZeroShot:
     def render(self, miou: Mapping[str, float]) -> Iterator[LabelMaps]:
         """Pictures of the images that `miou` holds by their key, in the data set's order, at their own size."""
         items = [item for item, key in enumerate(self.data.image_ids.tolist()) if key in miou]
-        for labelled, predicted in self._predictions(items):
+        for labelled, predicted in self._predictions(items, []):
             truth = labelled.labels
             own_size = (truth.shape[0], truth.shape[1])
             found = resize_masks([torch.from_numpy(predicted)], own_size)[0].numpy()
