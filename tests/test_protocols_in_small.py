@@ -2,6 +2,7 @@
 is evaluated by the benchmarks that its head names.
 """
 
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from open_clip.tokenizer import SimpleTokenizer
 from test_configs import CONFIGS, EXPERIMENTS, train_settings
 
 import clipseg
@@ -20,13 +22,15 @@ from clipseg.data.class_words import excluded_words, mentions, phrase_filter
 from clipseg.data.classes import coco20i_fold
 from clipseg.data.sample import Batch
 from clipseg.door import read_settings
+from clipseg.measure import figures
+from clipseg.network import mini as network_mini
 from clipseg.network.baselines import ViTBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import DeconvDecoder
 from clipseg.network.model import CLIPSeg
 from clipseg.network.read_outs import are_fractions, blocks_at
 from clipseg.prompts.text import TEMPLATES, fill
-from clipseg.run import conditioning, training, training_data, validation
+from clipseg.run import conditioning, evaluation, training, training_data, validation
 from clipseg.run.loading import data_root
 from clipseg.run.protocols import FORMATS
 from clipseg.run.settings import EvaluateConfig, TrainConfig
@@ -58,13 +62,18 @@ TOWER = "model.backbone.image_tower=vit_tiny_patch16_384"
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The mini data with few images, in a cache of its own."""
+    """The mini data with few images, in a cache of its own; pages without pictures; the tokenizer made once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         for module, splits in FEW.items():
             for name, counts in splits.items():
                 patch.setattr(module, name, counts)
+        # What pages show is tested elsewhere; here drawing it would take half of the time.
         patch.setattr(validation, "PICTURES", 1)
+        patch.setattr(figures, "_svg", lambda figure: "<svg/>")
+        for pick in ("pick_gallery", "pick_failures"):
+            patch.setattr(evaluation, pick, lambda results, count, seed: {})
+        patch.setattr(network_mini, "SimpleTokenizer", functools.cache(SimpleTokenizer))
         yield
 
 
