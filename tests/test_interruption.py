@@ -57,6 +57,17 @@ def test_handlers_are_put_back():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
+def test_a_sigterm_that_somebody_lets_pass_stops_nothing():
+    passed = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: passed.append(number))
+    try:
+        with stoppable("go on") as interruption:
+            signal.raise_signal(signal.SIGTERM)
+        assert (passed, interruption.received) == ([signal.SIGTERM], None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_signal_that_somebody_handles_reaches_him_when_all_is_saved():
     """As submitit does, which puts a job back into SLURM's queue on SIGUSR2."""
     order = []

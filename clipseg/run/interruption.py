@@ -61,7 +61,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def stoppable(advice: str) -> Iterator[Interruption]:
-    """Let SIGTERM and SIGINT, and such of SIGUSR1 and SIGUSR2 as somebody handles, end the block by `Stopped`.
+    """Let signals end the block by `Stopped`: SIGINT, SIGTERM unless somebody handles it, SIGUSR1 and 2 where somebody does.
 
     Outside the main thread, where Python takes no signals, nothing is changed.
 
@@ -73,7 +73,9 @@ def stoppable(advice: str) -> Iterator[Interruption]:
         yield interruption
         return
     handled = [number for number in FORWARDED if callable(signal.getsignal(number))]
-    before = {number: signal.signal(number, interruption.receive) for number in (signal.SIGTERM, signal.SIGINT, *handled)}
+    # submitit lets SIGTERM pass: SLURM sends it along with the SIGUSR2 that puts the job back into the queue.
+    plain = [signal.SIGINT] if callable(signal.getsignal(signal.SIGTERM)) else [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, interruption.receive) for number in (*plain, *handled)}
     try:
         yield interruption
     finally:
