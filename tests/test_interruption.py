@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT: the step is finished and saved, the status says resumable, a second SIGINT ends at once."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -112,12 +113,15 @@ def test_in_training_the_step_is_finished_and_saved(call, phrasecut_root, monkey
     root = phrasecut_root(n=2)
     with monkeypatch.context() as patch:
         stop_in(patch, clipseg.run.training, "forward", call=3, number=signal.SIGTERM)
-        status, _, said = small_run(call, root)
+        status, _, said = small_run(call, root, "training.log_every=1")
     assert (status, said) == (RESUMABLE, "stopped by SIGTERM after step 3 of 4; go on with resume=auto out=run0\n")
     assert RESUMABLE == os.EX_TEMPFAIL
     assert newest_whole(Path("run0"))["step"] == 3
-    assert small_run(call, root)[0] == 0
+    assert small_run(call, root, "training.log_every=1")[0] == 0
     assert newest_whole(Path("run0"))["step"] == 4
+    records = [json.loads(line) for line in Path("run0/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert all("train/loss" in record for record in records), "that of step 3 came with the checkpoint"
 
 
 def test_in_validation_and_evaluation_it_ends_quickly_and_nothing_is_lost(call, phrasecut_root, monkeypatch):
@@ -193,7 +197,7 @@ def test_all_processes_stop_after_the_same_step(start, phrasecut_root, tmp_path)
     first = begin(start, configs[0], address | {"RANK": "0"})
     os.kill(second.pid, signal.SIGTERM)
     for process in (first, second):
-        process.join()
+        process.join(timeout=120)
         assert process.exitcode == RESUMABLE, (tmp_path / "run.txt").read_text() + (tmp_path / "other.txt").read_text()
     said = (tmp_path / "run.txt").read_text().splitlines()[-1]
     step = newest_whole(tmp_path / "run")["step"]
