@@ -13,6 +13,20 @@ from clipseg.data.classes import COCO_CLASSES, LVIS_PROMPTS, PASCAL_CLASSES
 
 Box = tuple[int, int, int, int]  # (x0, y0, x1, y1), ends not included
 SIZE = (24, 32)
+# A training of seconds, for the doors.
+SMALL_TRAINING = [
+    "experiment=mini_random",
+    "model.extract_layers=[1,2]",
+    "model.reduce_dim=16",
+    "model.image_size=64",
+    "training.steps=2",
+    "training.batch_size=4",
+    "training.phrases_per_image=1",
+    "training.validate_every=2",
+    "training.log_every=1",
+    "data.workers=0",
+    "evaluate_splits=[]",
+]
 MORE_CATEGORIES = {"bow_(weapon)", "bow_(decorative)", "zebra"}
 
 

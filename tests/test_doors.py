@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_data import SMALL_TRAINING
 from PIL import Image
 
 import clipseg.run.training
@@ -18,23 +19,9 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import newest_whole
 
-SMALL = [
-    "experiment=mini_random",
-    "model.extract_layers=[1,2]",
-    "model.reduce_dim=16",
-    "model.image_size=64",
-    "training.steps=2",
-    "training.batch_size=4",
-    "training.phrases_per_image=1",
-    "training.validate_every=2",
-    "training.log_every=1",
-    "data.workers=0",
-    "evaluate_splits=[]",
-]
-
 
 def train_here(call, root, *overrides):
-    return call(train, *SMALL, f"data.root={root}", "data.val_split=val", "out=run", *overrides)
+    return call(train, *SMALL_TRAINING, f"data.root={root}", "data.val_split=val", "out=run", *overrides)
 
 
 def test_train_then_evaluate(call, phrasecut_root):

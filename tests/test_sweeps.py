@@ -5,30 +5,18 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from made_data import SMALL_TRAINING
 
 import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SMALL = [
-    "experiment=mini_random",
-    "model.extract_layers=[1,2]",
-    "model.reduce_dim=16",
-    "model.image_size=64",
-    "training.steps=2",
-    "training.batch_size=4",
-    "training.phrases_per_image=1",
-    "training.validate_every=2",
-    "data.val_split=val",
-    "data.workers=0",
-    "evaluate_splits=[]",
-]
 
 
 @pytest.fixture
 def sweep(call, phrasecut_root):
     """Run `train.py -m` on a tiny data set -> (status, standard output, standard error)."""
     root = phrasecut_root(n=2)
-    return lambda *overrides: call(train, "-m", *SMALL, f"data.root={root}", *overrides)
+    return lambda *overrides: call(train, "-m", *SMALL_TRAINING, "data.val_split=val", f"data.root={root}", *overrides)
 
 
 def test_each_job_has_a_folder_of_its_own(sweep):

@@ -18,6 +18,7 @@ from clipseg.measure.label_maps import LabelMaps, legend
 from clipseg.measure.multiclass import class_iou, zero_shot_summary
 from clipseg.measure.page import write_page
 from clipseg.measure.paper import paper_values
+from clipseg.measure.tables import monospaced
 
 CONFUSION_FILE = "confusion.json"
 _TITLES = {
@@ -109,13 +110,8 @@ def check_same_truth(names: tuple[str, str], one: MulticlassResults, two: Multic
 
 def format_multiclass(results: MulticlassResults) -> str:
     """A plain monospaced table."""
-    lines = [COLUMNS, *results.rows()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    text = [
-        f"{name.ljust(widths[0])}  {ours.rjust(widths[1])}  {paper.rjust(widths[2])}".rstrip() for name, ours, paper in lines
-    ]
-    text.insert(1, "-" * (sum(widths) + 4))
-    return "\n".join([*text, f"{results.images} images, {results.seconds:.1f} s; 255 is not counted"])
+    footer = f"{results.images} images, {results.seconds:.1f} s; 255 is not counted"
+    return "\n".join([monospaced([COLUMNS, *results.rows()]), footer])
 
 
 def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery: Mapping[str, Sequence[LabelMaps]]) -> None:

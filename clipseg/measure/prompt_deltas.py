@@ -17,6 +17,7 @@ from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.arrays import read_arrays
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
+from clipseg.measure.tables import monospaced
 
 DELTAS_FILE = "prompt_deltas.npz"
 COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "objects", "paper")
@@ -190,12 +191,6 @@ def table_cells(results: PromptDeltas) -> list[tuple[str, ...]]:
 
 def format_deltas(results: PromptDeltas) -> str:
     """A plain monospaced table of the study."""
-    lines = [COLUMNS, *table_cells(results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    text = [
-        "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
     figures = results.metrics()
-    return "\n".join([*map(str.rstrip, text), f"{len(results)} objects in {figures['images']} images, {results.seconds:.1f} s"])
+    footer = f"{len(results)} objects in {figures['images']} images, {results.seconds:.1f} s"
+    return "\n".join([monospaced([COLUMNS, *table_cells(results)]), footer])

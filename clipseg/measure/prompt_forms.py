@@ -16,6 +16,7 @@ from clipseg.measure.page import write_page
 from clipseg.measure.report import provenance_parts
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, holm_outcomes, paired_t
+from clipseg.measure.tables import monospaced
 
 BARE = "bare"
 COLUMNS = ("form", "mIoU", "95% interval", "IoU_FG", "AP", "against bare", "95% interval", "t", "p, Holm")
@@ -118,16 +119,9 @@ def _ends(interval: Interval | NotTestable, decimals: int = 1) -> str:
 
 def format_forms(comparison: FormComparison) -> str:
     """A plain monospaced table of the comparison."""
-    lines = [COLUMNS, *form_cells(comparison)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    text = [
-        "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
     bare = comparison.bare
     footer = f"{len(bare)} samples, {bare.seconds:.1f} s; percent at {bare.threshold:.2f}; mIoU: mean over samples"
-    return "\n".join([*map(str.rstrip, text), footer])
+    return "\n".join([monospaced([COLUMNS, *form_cells(comparison)]), footer])
 
 
 def write_forms_report(folder: Path, comparison: FormComparison) -> Path:

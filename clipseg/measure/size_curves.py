@@ -14,6 +14,7 @@ from clipseg.files import write_json
 from clipseg.measure.figures import over_input_size
 from clipseg.measure.page import write_page
 from clipseg.measure.significance import Interval
+from clipseg.measure.tables import monospaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +100,4 @@ class SizeCurves:
 
 def format_curves(results: SizeCurves) -> str:
     """A plain monospaced table."""
-    lines = [results.columns, *results.rows()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(results.columns))]
-    text = [
-        "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
-    return "\n".join([*map(str.rstrip, text), results.summary])
+    return "\n".join([monospaced([results.columns, *results.rows()]), results.summary])

@@ -1,6 +1,6 @@
 """Ours beside the paper's: the figures of one evaluation as rows and as text for a terminal. Made from `metrics.json` alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _FIGURES = {"miou": "mIoU", "mdice": "mean Dice", "iou_fg": "IoU_FG", "dice": "Dice_FG", "iou_bin": "IoU_BIN"}
@@ -66,13 +66,18 @@ def format_table(metrics: Mapping[str, float], paper: Mapping[str, float] | None
     rows = table_rows(metrics, paper)
     cells = [("percent", "plain", "released", "paper")] + [(row.name, row.plain, row.released, row.paper) for row in rows]
     columns = 4 if any(row.paper for row in rows) else 3
-    widths = [max(len(line[column]) for line in cells) for column in range(columns)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0])] + [line[column].rjust(widths[column]) for column in range(1, columns)]).rstrip()
-        for line in cells
-    ]
-    lines.insert(1, "-" * (sum(widths) + 2 * (columns - 1)))
     footer = f"{metrics['samples']:.0f} samples, {metrics['seconds']:.1f} s; released: 1 added to every denominator"
     if "images_left_out" in metrics:
         footer += f"\n{metrics['images_left_out']:.0f} images could not be read and were left out"
-    return "\n".join([*lines, footer])
+    return "\n".join([monospaced([line[:columns] for line in cells]), footer])
+
+
+def monospaced(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as text for a terminal: the first line is the header, the first column stands left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)])
+        for line in lines
+    ]
+    text.insert(1, "-" * len(text[0]))
+    return "\n".join(map(str.rstrip, text))

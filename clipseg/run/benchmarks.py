@@ -11,7 +11,6 @@ from clipseg.data.episodes import EpisodeReader
 from clipseg.data.folder import FolderData
 from clipseg.data.image_classes import class_folders, single_objects
 from clipseg.data.lvis import lvis_prompts
-from clipseg.data.mini import default_root
 from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
@@ -180,7 +179,7 @@ def linear_probe(job: Job) -> None:
     """How well classes are told apart by CLIP's image embedding over the size of the input (Fig. 5); no decoder takes part."""
     config, visual = job.config, job.model.backbone.clip.visual
     sizes = choose_sizes(config.image_sizes, native=visual.image_size[0], patch_size=visual.patch_size[0])
-    is_drawn = job.root == default_root()
+    is_drawn = config.data.root == "mini"
     curves = measure_linear_probe(
         job.model.backbone,
         single_objects(seed=config.seed) if is_drawn else class_folders(job.root, split=config.split, seed=config.seed),
