@@ -137,6 +137,28 @@ def test_dropout_lets_the_gradient_of_what_it_kept_through():
     assert torch.equal(x.grad, y.detach())
 
 
+def test_dropout_in_the_memory_of_a_rectified_tensor_is_dropout_of_it():
+    dropout, x, gradient = Dropout(0.3).train(), torch.randn(50, 31, requires_grad=True), torch.randn(50, 31)
+    results = []
+    for way in (lambda hidden: dropout(hidden.relu()), dropout.after_relu_):
+        torch.manual_seed(0)
+        hidden = x * 2
+        x.grad = None
+        y = way(hidden)
+        y.backward(gradient)
+        results.append((y.detach(), x.grad))
+    assert y is hidden
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-6, atol=0)
+    with torch.no_grad():
+        assert torch.equal(dropout.eval().after_relu_(x * 2), (x * 2).relu())
+
+
+def test_a_block_without_dropout_computes_the_same_in_training():
+    block, x = DecoderBlock(16, dropout=0.0), torch.randn(3, 7, 16)
+    torch.testing.assert_close(block.train()(x), block.eval()(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("channels", "side"), [(1, 16), (5, 4)])
 def test_unpatch_is_a_transposed_convolution(channels, side):
     head = Unpatch(8, channels, side)

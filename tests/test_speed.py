@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from reference import narrow_config, save_reference
 
 from clipseg.__main__ import main
+from clipseg.network.frozen_linear import frozen_linear
 from clipseg.network.transformers_export import save_transformers
 from clipseg.network.weights import load
 from clipseg.run import speed
 from clipseg.run.contests import Contests
-from clipseg.run.speed import Contest, compete, count_gflop, markdown, peak_mib
+from clipseg.run.speed import Contest, compete, count_gflop, markdown, peak_mib, seconds_a_call
 
 CPU = torch.device("cpu")
 
@@ -69,6 +71,16 @@ def test_ratio_and_bound():
     assert "| product |" in markdown([outcome])
 
 
+def test_what_is_over_at_once_is_timed_many_times():
+    calls: list[float] = []
+    seconds = seconds_a_call(lambda: calls.append(0.01) or time.sleep(0.01), CPU)
+    assert 2 < len(calls) <= speed.SHORTEST / 0.01 + 1
+    assert seconds == pytest.approx(0.01, abs=0.05)
+    calls.clear()
+    seconds_a_call(lambda: calls.append(0.3) or time.sleep(0.3), CPU)
+    assert len(calls) == 1
+
+
 def test_sides_that_differ_are_not_timed():
     differing = Contest(name="row", ours=pytest.fail, theirs=pytest.fail, reference="other", difference=lambda: 0.1)
     with pytest.raises(AssertionError, match=r"row: results differ by 0\.1"):
@@ -78,6 +90,14 @@ def test_sides_that_differ_are_not_timed():
 def test_fused_attention_is_counted_as_its_two_products():
     q = torch.randn(1, 2, 5, 8)
     assert count_gflop(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)) * 1e9 == 2 * 2 * (2 * 5 * 5 * 8)
+
+
+@torch.no_grad()
+def test_products_with_packed_weights_are_counted_as_any_other():
+    x, weight, bias = torch.randn(2, 5, 8), torch.randn(3, 8), torch.randn(3)
+    plain = count_gflop(lambda: torch.nn.functional.linear(x, weight, bias))
+    assert count_gflop(lambda: frozen_linear(x, weight, bias)) == plain
+    assert plain * 1e9 == pytest.approx(2 * (2 * 5 * 3 * 8))
 
 
 def test_peak_memory_is_what_a_call_adds():

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -67,7 +68,7 @@ def step_2_of(finished: Path, folder: Path) -> None:
 
 def process(job: dict) -> None:
     """What each process of a job does; those of one job read different images and draw different dropout, so there is none."""
-    Dropout.forward = lambda self, x: x
+    Dropout.draw = lambda self, x: (torch.ones_like(x, dtype=torch.bool), 1.0)
     if "harm" in job and os.environ["RANK"] == "1":
         {"kill": die_at_step_3, "unreadable": cannot_read}[job["harm"]]()
     sys.argv = [job["door"], *job["arguments"]]

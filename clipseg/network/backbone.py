@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
+from clipseg.network.frozen_linear import frozen_linear
 
 Tokenizer = Callable[[list[str]], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -231,13 +232,14 @@ def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_p
         return block(x)
     attention = block.attn
     b, t, c = x.shape
-    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    qkv = frozen_linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = qkv.view(b, t, 3, attention.num_heads, c // attention.num_heads).permute(2, 0, 3, 1, 4)
     mixed = attend(q, k, v).transpose(1, 2).reshape(b, t, c)
-    x = _added(x, block.ls_1(attention.out_proj(mixed)))
-    hidden = block.mlp.c_fc(block.ln_2(x))
+    x = _added(x, block.ls_1(frozen_linear(mixed, attention.out_proj.weight, attention.out_proj.bias)))
+    expand, contract = block.mlp.c_fc, block.mlp.c_proj
+    hidden = frozen_linear(block.ln_2(x), expand.weight, expand.bias)
     hidden = quick_gelu_(hidden) if isinstance(block.mlp.gelu, QuickGELU) else block.mlp.gelu(hidden)
-    return _added(x, block.ls_2(block.mlp.c_proj(hidden)))
+    return _added(x, block.ls_2(frozen_linear(hidden, contract.weight, contract.bias)))
 
 
 def _added(x: Tensor, update: Tensor) -> Tensor:

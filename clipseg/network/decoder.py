@@ -5,6 +5,7 @@ width, P patch size in pixels.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,16 +90,18 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, T, D]` -> `[N, T, D]`."""
         x = self.norm1(x + self.dropout(self.attend(x)))
-        # In place: 32 times as wide as x, it would cost the CPU more to find new memory than to compute.
-        hidden = self.expand(x).relu_()
-        return self.norm2(x + self.dropout(self.contract(self.dropout(hidden))))
+        # Flat, since what follows works in place, which autograd makes dear for a tensor that is the view of another.
+        hidden = self.dropout.after_relu_(self.expand(x.flatten(0, 1)))
+        return self.norm2(x + self.dropout(self.contract(hidden).view(x.shape)))
 
     def attend(self, x: Tensor) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if self.training and x.device.type == "cpu":
-            # torch fuses attention with dropout on GPUs only; on the CPU its own dropout would cost more than the products.
-            mixed = self.dropout(torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)) @ v
+        if self.dropout.is_our_own(x):
+            # torch fuses attention with dropout on GPUs only. The scales go where there is less to multiply.
+            weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1)
+            keep, scale = self.dropout.draw(weights)
+            mixed = torch.where(keep, weights, 0.0) @ (v * scale)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p if self.training else 0.0)
         return self.project(mixed.transpose(1, 2).reshape(n, t, d))
@@ -112,13 +115,43 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """A tensor of any shape, unchanged in evaluation mode."""
-        if not self.training or x.device.type != "cpu":
+        if not self.is_our_own(x):
             return super().forward(x)
+        keep, scale = self.draw(x)
+        return torch.where(keep, x, 0.0) * scale
+
+    def after_relu_(self, x: Tensor) -> Tensor:
+        """Dropout of relu(x) in the memory of x, which is the widest of all: finding new memory would take the CPU longer than
+        computing."""
+        return _ReluDropout.apply(x, *self.draw(x)) if self.is_our_own(x) else super().forward(x.relu_())
+
+    def is_our_own(self, x: Tensor) -> bool:
+        """Whether elements of x are to be dropped, and by this class; torch does it on GPUs and in compiled code."""
+        return self.training and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+    def draw(self, x: Tensor) -> tuple[Tensor, float]:
+        """Which elements of x are kept, a bool of its shape, and by what they are multiplied."""
         dropped = round(self.p * 65536)
         # Four elements a draw: random_ over all of int64 fills each of its 16-bit parts evenly.
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keep = bits[: x.numel()].view(x.shape) >= dropped - 32768
-        return x * (keep * (65536 / (65536 - dropped))).to(x.dtype)
+        return bits[: x.numel()].view(x.shape) >= dropped - 32768, 65536 / (65536 - dropped)
+
+
+class _ReluDropout(torch.autograd.Function):
+    """What was neither negative nor dropped is above zero in the result: all that the gradient needs to know."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        torch.where(keep, x.relu_(), x.new_zeros(()), out=x).mul_(scale)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.scale = scale
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], result, 0).mul_(ctx.scale), None, None
 
 
 def plain_head(dim: int, patch_size: int) -> nn.Module:
