@@ -73,7 +73,7 @@ def training_run(checkpoint: str) -> TrainingRun:
     path = Path(checkpoint)
     folder = path if path.is_dir() else path.parent.parent
     config_path = folder / "config.yaml"
-    if not config_path.is_file():
+    if not path.exists() or not config_path.is_file():
         return TrainingRun()
     try:
         config = OmegaConf.load(config_path)

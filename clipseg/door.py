@@ -1,7 +1,8 @@
 """What the doors share: a user's error becomes one line on standard error and status 2, a config becomes checked settings.
 
 Statuses: 0 all was done; 2 an error a user can mend; 75 (EX_TEMPFAIL of sysexits.h: try again) stopped by a signal, and
-resumable; 130 ended by Ctrl-C at once; 1, with a traceback, a mistake of ours.
+resumable; 130 ended by Ctrl-C at once; 141 ended since nobody reads what it prints, as after `| head`; 1, with a traceback, a
+mistake of ours.
 """
 
 import os
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 RESUMABLE = 75
 ENDED = 130
+CLOSED = 141
 
 # What a job of a sweep may change when it is given again: none of it makes another run of it.
 FREE_KEYS = {"out", "resume", "report", "device", "data.root", "data.workers", "training.steps"}
@@ -42,7 +44,9 @@ def guarded(main: Callable[[], Any]) -> int:
     warnings.showwarning = _one_line_warning
     threading.excepthook = _quiet_disk_errors
     try:
-        return main() or 0
+        status = main() or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return _fail("ended", status=ENDED)
     except Stopped as stopped:
@@ -53,10 +57,24 @@ def guarded(main: Callable[[], Any]) -> int:
         return _fail(str(error))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         return _fail(f"config: {error}")
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise
+        # What Python flushes at its own end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         return _fail(f"{error.filename or 'output'}: {error.strerror}; free the space or choose another folder")
+
+
+def _is_output_closed() -> bool:
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _fail(message: str, *, status: int = 2) -> int:

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 import clipseg.run.training
 import evaluate
 import train
+from clipseg.door import guarded
 from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import newest_whole
@@ -186,6 +188,31 @@ def test_arguments_that_hydra_refuses_with_errors_of_python_are_one_line(call):
     status, _, err = call(train, "experiment=null")
     assert (status, err.count("\n")) == (2, 1)
     assert "config: " in err
+
+
+@pytest.mark.parametrize("printed", ["a line\n", "a line\n" * 100_000])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(printed, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert guarded(lambda: print(printed)) == 141
+        output.flush()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_broken_pipe_of_another_kind_is_no_end(capsys):
+    def write_to_a_worker() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        guarded(write_to_a_worker)
+
+
+def test_a_name_of_weights_has_no_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("experiment: another\n")
+    assert evaluate.training_run("mini") == evaluate.TrainingRun()
 
 
 def no_space(handle):

@@ -91,7 +91,7 @@ def test_one_training_step(tmp_path: Path, refined: bool):
     largest = max(gradient.abs().max() for gradient in theirs.values())
     for name, gradient in theirs.items():
         # Attention ignores the bias of its keys, so that its gradient is nothing but rounding; hence the floor.
-        assert (ours[name] - gradient).abs().max() <= 1e-5 * max(gradient.abs().max(), 1e-2 * largest), name
+        assert (ours[name] - gradient).abs().max() <= 5e-5 * max(gradient.abs().max(), 1e-2 * largest), name
 
 
 def test_what_is_saved_loads_in_transformers(pair: Pair, tmp_path: Path):

@@ -146,7 +146,9 @@ def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
-        print(format_table(results.metrics(), paper_values(str(job.origin["experiment"]), config.benchmark)))
+        # The paper's figures are of photos: beside those of drawings they would only mislead.
+        paper = None if config.data.root == "mini" else paper_values(str(job.origin["experiment"]), config.benchmark)
+        print(format_table(results.metrics(), paper))
 
 
 def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:
