@@ -154,6 +154,16 @@ def test_dropout_in_the_memory_of_a_rectified_tensor_is_dropout_of_it():
         assert torch.equal(dropout.eval().after_relu_(x * 2), (x * 2).relu())
 
 
+@torch.no_grad()
+def test_attention_drops_weights_and_keeps_their_mean():
+    torch.manual_seed(0)
+    block, x = DecoderBlock(16, dropout=0.5), torch.randn(1, 7, 16)
+    whole = block.eval().attend(x)
+    dropped = block.train().attend(x.expand(20_000, -1, -1))
+    assert (dropped != whole).all(dim=(1, 2)).float().mean() > 0.9
+    torch.testing.assert_close(dropped.mean(dim=0, keepdim=True), whole, rtol=0, atol=0.02)
+
+
 def test_a_block_without_dropout_computes_the_same_in_training():
     block, x = DecoderBlock(16, dropout=0.0), torch.randn(3, 7, 16)
     torch.testing.assert_close(block.train()(x), block.eval()(x), rtol=1e-5, atol=1e-6)
