@@ -14,7 +14,7 @@ from clipseg.measure.figures import iou_over_threshold, panel, precision_over_re
 from clipseg.measure.intensity import IntensityTests
 from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import count, curves, sample_iou
-from clipseg.measure.paper import ROWS, paper_values
+from clipseg.measure.paper import ROWS, paper_beside, paper_values
 from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
 from clipseg.measure.significance import NotTestable, paired_t
@@ -70,6 +70,13 @@ def test_paper_rows_are_found_by_experiment_and_benchmark() -> None:
     assert paper_values("mini", "phrasecut") is None
     assert paper_values("None", "None") is None
     assert len({(row.table, row.label, row.benchmark, row.experiment) for row in ROWS}) == len(ROWS) == 52
+
+
+def test_the_papers_figures_of_photos_do_not_stand_beside_those_of_drawings() -> None:
+    origin = {"experiment": "phrasecut_pc", "benchmark": "phrasecut", "config": {"data": {"root": "photos"}}}
+    assert paper_beside(origin) == paper_values("phrasecut_pc", "phrasecut")
+    assert paper_beside(origin | {"config": {"data": {"root": "mini"}}}) is None
+    assert paper_beside({}) is None
 
 
 def test_table_sets_both_definitions_beside_the_paper(results: Results) -> None:

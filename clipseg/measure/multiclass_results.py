@@ -17,7 +17,7 @@ from clipseg.files import read_json, write_json
 from clipseg.measure.label_maps import LabelMaps, legend
 from clipseg.measure.multiclass import class_iou, zero_shot_summary
 from clipseg.measure.page import write_page
-from clipseg.measure.paper import paper_values
+from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import monospaced
 
 CONFUSION_FILE = "confusion.json"
@@ -63,7 +63,7 @@ class MulticlassResults:
     def rows(self) -> list[tuple[str, str, str]]:
         """The figures as text, in the order of `COLUMNS`, the paper's beside ours where it has them."""
         figures = self.metrics()
-        paper = paper_values(str(self.provenance.get("experiment")), str(self.provenance.get("benchmark"))) or {}
+        paper = paper_beside(self.provenance) or {}
         titles = _TITLES | {f"iou/{name}": f"{name} (unseen)" if name in self.unseen else name for name in self.names[1:]}
         return [
             (title, f"{100 * figures[name]:.1f}", f"{paper[name]:.1f}" if name in paper else "")

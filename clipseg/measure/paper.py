@@ -8,6 +8,7 @@ Source: the paper's Tab. 3 to 9.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,17 @@ def paper_values(experiment: str, benchmark: str) -> dict[str, float] | None:
         if row.threshold is not None:
             values["threshold"] = row.threshold
     return values
+
+
+def is_drawn(provenance: Mapping[str, Any]) -> bool:
+    """Whether a result is of the data that draw themselves (`data.root=mini`), whose height says nothing beside the paper's."""
+    config = provenance.get("config")
+    data = config.get("data") if isinstance(config, Mapping) else None
+    return isinstance(data, Mapping) and data.get("root") == "mini"
+
+
+def paper_beside(provenance: Mapping[str, Any]) -> dict[str, float] | None:
+    """`paper_values` for the experiment and benchmark of a result; None also where its data are drawn."""
+    if is_drawn(provenance):
+        return None
+    return paper_values(str(provenance.get("experiment")), str(provenance.get("benchmark")))

@@ -15,7 +15,7 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import check_same_samples
 from clipseg.measure.metrics import Definition
 from clipseg.measure.multiclass_results import MulticlassResults, check_same_truth
-from clipseg.measure.paper import ROWS, PaperRow
+from clipseg.measure.paper import ROWS, PaperRow, is_drawn
 from clipseg.measure.prompt_deltas import PAPER, PromptDeltas
 from clipseg.measure.resampling import percentiles, redrawn
 from clipseg.measure.results import Results
@@ -149,9 +149,7 @@ def _why_not(result: Measured | PromptDeltas) -> str:
     """Why a result stands beside no row of the paper; empty where it does."""
     origin = result.provenance
     where = f"experiment {str(origin.get('experiment'))!r} on {origin.get('benchmark')}, split {origin.get('split')}"
-    config = origin.get("config")
-    data = config.get("data") if isinstance(config, Mapping) else None
-    if isinstance(data, Mapping) and data.get("root") == "mini":
+    if is_drawn(origin):
         return f"Not the paper's data but drawn: {where}."
     if isinstance(result, PromptDeltas):
         return ""

@@ -18,7 +18,7 @@ from clipseg.measure.figures import iou_over_size, iou_over_threshold, precision
 from clipseg.measure.intensity import ALPHA
 from clipseg.measure.metrics import curves, sample_iou
 from clipseg.measure.page import write_page
-from clipseg.measure.paper import paper_values
+from clipseg.measure.paper import paper_beside
 from clipseg.measure.reliability import reliability
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval
@@ -67,7 +67,7 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
         The path of the page.
     """
     provenance = results.provenance
-    paper = paper_values(str(provenance.get("experiment")), str(provenance.get("benchmark")))
+    paper = paper_beside(provenance)
     calibration = reliability(results.counts)
     facts, details = provenance_parts(provenance)
     path = Path(folder) / "report.html"

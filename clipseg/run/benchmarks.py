@@ -16,7 +16,7 @@ from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
 from clipseg.measure.multiclass_results import format_multiclass
-from clipseg.measure.paper import paper_values
+from clipseg.measure.paper import paper_beside
 from clipseg.measure.prompt_deltas import format_deltas
 from clipseg.measure.prompt_forms import compare_forms, format_forms
 from clipseg.measure.size_curves import format_curves
@@ -146,9 +146,7 @@ def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
-        # The paper's figures are of photos: beside those of drawings they would only mislead.
-        paper = None if config.data.root == "mini" else paper_values(str(job.origin["experiment"]), config.benchmark)
-        print(format_table(results.metrics(), paper))
+        print(format_table(results.metrics(), paper_beside(results.provenance)))
 
 
 def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:

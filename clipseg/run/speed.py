@@ -154,7 +154,7 @@ def count_gflop(call: Callable[[], Any]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def _packed_linear_flops(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+def _packed_linear_flops(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
     """Of tensors of these shapes."""
     return 2 * math.prod(out_shape) * x[-1]
 
