@@ -12,7 +12,7 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 
 import clipseg
-from clipseg.door import launch
+from clipseg.entry import launch
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, Job

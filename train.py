@@ -9,10 +9,11 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from clipseg.door import launch, to_yaml
+from clipseg.entry import launch, to_yaml
 from clipseg.files import atomic_write, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
+from clipseg.paper.sweep import report_sweep
 from clipseg.run.board import log_results
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
@@ -22,7 +23,6 @@ from clipseg.run.evaluation import Evaluation
 from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog, recorded_steps
-from clipseg.run.miniature import report_sweep
 from clipseg.run.protocols import FORMATS
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from clipseg.errors import ClipSegError
 
 if TYPE_CHECKING:
+    from clipseg.classification import classify
+    from clipseg.network.formats.transformers_export import save_transformers
     from clipseg.network.model import create_model
-    from clipseg.network.transformers_export import save_transformers
     from clipseg.network.weights import load
     from clipseg.prompts.support import Mix, VisualPrompt
     from clipseg.segmenter import Segmenter
-    from clipseg.zero_shot import classify
 
 __all__ = ["ClipSegError", "Mix", "Segmenter", "VisualPrompt", "classify", "create_model", "load", "save_transformers"]
 
@@ -26,10 +26,10 @@ _HOMES = {
     "Mix": "clipseg.prompts.support",
     "Segmenter": "clipseg.segmenter",
     "VisualPrompt": "clipseg.prompts.support",
-    "classify": "clipseg.zero_shot",
+    "classify": "clipseg.classification",
     "create_model": "clipseg.network.model",
     "load": "clipseg.network.weights",
-    "save_transformers": "clipseg.network.transformers_export",
+    "save_transformers": "clipseg.network.formats.transformers_export",
 }
 
 

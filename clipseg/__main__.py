@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from clipseg import __version__
-from clipseg.door import guarded
+from clipseg.entry import guarded
 
 # Name -> what it does. The module of a name has `add_arguments(parser)` and `run(arguments) -> exit status`.
 COMMANDS = {

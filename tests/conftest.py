@@ -29,7 +29,7 @@ def call(
     monkeypatch.chdir(tmp_path)
 
     def run(door: Any, *arguments: str) -> tuple[int, str, str]:
-        from clipseg.door import launch
+        from clipseg.entry import launch
         from clipseg.run.settings import EvaluateConfig, TrainConfig
 
         monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])

@@ -158,3 +158,33 @@ def change(path: Path, edit: Any) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
+
+
+def add_noise(root: Path) -> None:
+    """Photos with something on them."""
+    for number, path in enumerate(sorted(root.rglob("*.jpg"))):
+        width, height = Image.open(path).size
+        rng = np.random.default_rng(number)
+        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        small.resize((width, height), Image.Resampling.NEAREST).save(path, quality=95)
+
+
+def write_folder(root: Path, splits=("test",)) -> list[tuple[str, str, tuple[int, int, int, int]]]:
+    lines = [
+        ("1", "a dog", (2, 3, 9, 12)),
+        ("1", "sky", (11, 1, 30, 8)),
+        ("2", "sky", (0, 0, 32, 9)),
+        ("2", "a dog", (5, 9, 20, 22)),
+    ]
+    for name in ("1", "2"):
+        (root / "photos").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE[::-1]).save(root / "photos" / f"{name}.jpg")
+    (root / "masks").mkdir()
+    tasks = []
+    for number, (name, phrase, box) in enumerate(lines):
+        Image.fromarray(255 * box_mask(box)).save(root / "masks" / f"{number}.png")
+        tasks.append(json.dumps({"image": f"photos/{name}.jpg", "phrase": phrase, "mask": f"masks/{number}.png"}))
+    for split in splits:
+        (root / f"{split}.jsonl").write_text("\n".join(tasks))
+    add_noise(root)
+    return lines

@@ -17,7 +17,7 @@ import torch
 
 import clipseg.run.training
 import train
-from clipseg.door import guarded
+from clipseg.entry import guarded
 from clipseg.run.interruption import stoppable
 from clipseg.run.settings import BackboneSettings, DataSettings, ModelSettings, TrainConfig, TrainingSettings
 

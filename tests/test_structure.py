@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 WINGS = ("data", "prompts", "network", "measure")
 GROUND = ("clipseg.errors", "clipseg.files", "clipseg.image_io")
 MODULES = sorted((ROOT / "clipseg").rglob("*.py"))
@@ -46,7 +46,7 @@ def test_the_ground_floor_carries_itself():
         assert ours(module) <= set(GROUND)
 
 
-@pytest.mark.parametrize("module", ["clipseg.segmenter", "clipseg.zero_shot"])
+@pytest.mark.parametrize("module", ["clipseg.segmenter", "clipseg.classification"])
 def test_what_people_use_knows_network_and_prompts_only(module):
     allowed = ("clipseg.network", "clipseg.prompts", *GROUND)
     assert all(name.startswith(allowed) for name in ours(module))
@@ -54,12 +54,12 @@ def test_what_people_use_knows_network_and_prompts_only(module):
 
 def test_the_hall_does_not_know_the_doors():
     for module in (name for name in IMPORTS if name.startswith("clipseg.run")):
-        assert not {name for name in ours(module) if name.startswith(("clipseg.door", "clipseg.commands", "clipseg.__main__"))}
+        assert not {name for name in ours(module) if name.startswith(("clipseg.entry", "clipseg.commands", "clipseg.__main__"))}
 
 
 def test_hydra_stays_at_the_doors():
     users = {module for module, names in IMPORTS.items() if any(name.split(".")[0] in ("hydra", "omegaconf") for name in names)}
-    assert users <= {"clipseg.door"}
+    assert users <= {"clipseg.entry"}
 
 
 def test_results_are_read_without_torch():

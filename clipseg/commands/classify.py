@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a probability a name, the best first."""
+    from clipseg.classification import classify
     from clipseg.network.weights import load
-    from clipseg.zero_shot import classify
 
     model = None if arguments.weights is None else load(arguments.weights)
     found = classify(arguments.image, arguments.names, model=model, templates=arguments.templates)

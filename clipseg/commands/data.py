@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from clipseg.data.check_layouts import check_data
+from clipseg.data.upkeep.check import check_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from clipseg.data.download import download_annotations, download_photos
+    from clipseg.data.upkeep.download import download_annotations, download_photos
 
     for name in download_annotations(arguments.root, arguments.split):
         print(f"{arguments.root / name}: fetched")

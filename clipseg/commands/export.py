@@ -21,7 +21,7 @@ feed them."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder, and print what it holds."""
-    from clipseg.network.export import export_onnx
+    from clipseg.network.formats.onnx import export_onnx
     from clipseg.network.weights import load
 
     export_onnx(load(arguments.weights), arguments.onnx)

@@ -1,4 +1,4 @@
-"""Pages from templates beside this file: self-contained, without JavaScript, everything that others wrote escaped."""
+"""Pages from templates: self-contained, without JavaScript, everything that others wrote escaped."""
 
 import base64
 from pathlib import Path
@@ -10,9 +10,9 @@ from clipseg.files import atomic_write
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill `template`, a file of `clipseg/measure`, and write it; its filter `jpeg` makes bytes an inline picture."""
+    """Fill `template`, a path inside the package, and write it; its filter `jpeg` makes bytes an inline picture."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clipseg.measure", ""),
+        loader=jinja2.PackageLoader("clipseg", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -73,7 +73,7 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
     path = Path(folder) / "report.html"
     write_page(
         path,
-        "report.html.j2",
+        "measure/report.html.j2",
         title=" · ".join(str(provenance[name]) for name in ("experiment", "benchmark", "split") if provenance.get(name))
         or "Evaluation",
         results=results,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
-from clipseg.network.frozen_linear import frozen_linear
+from clipseg.network.cpu_kernels import frozen_linear
 
 Tokenizer = Callable[[list[str]], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

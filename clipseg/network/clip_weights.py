@@ -14,11 +14,11 @@ from torch import nn
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
+from clipseg.network.formats.transformers_config import UNNAMED, is_transformers_folder, named_sizes, read_folder_config
+from clipseg.network.formats.transformers_layout import clip_of_folder, clip_weights
 from clipseg.network.hub import quiet_hub
-from clipseg.network.mini import load_mini_clip
+from clipseg.network.mini_clip import load_mini_clip
 from clipseg.network.tensor_files import read_folder_weights
-from clipseg.network.transformers_config import UNNAMED, is_transformers_folder, named_sizes, read_folder_config
-from clipseg.network.transformers_layout import clip_of_folder, clip_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import Activations, CLIPBackbone
-from clipseg.network.baselines import ViTBackbone, load_image_tower
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
 from clipseg.network.read_outs import are_fractions, blocks_at
+from clipseg.network.vit_tower import ViTBackbone, load_image_tower
 
 # Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
 LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192

@@ -11,13 +11,13 @@ from safetensors.torch import save as to_safetensors
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, read_json, write_json
-from clipseg.network.authors_layout import load_authors
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
+from clipseg.network.formats.authors import load_authors
+from clipseg.network.formats.transformers_config import is_transformers_folder
+from clipseg.network.formats.transformers_import import load_transformers
 from clipseg.network.hub import quiet_hub
 from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
 from clipseg.network.tensor_files import FOLDER_NAMES, check_archive, check_tensors, read_weights, shapes_of
-from clipseg.network.transformers_config import is_transformers_folder
-from clipseg.network.transformers_import import load_transformers
 
 MINI_PATH = Path(__file__).parents[1] / "assets" / "mini"
 CHECKPOINT = {"format": "clipseg-checkpoint", "version": 1}

@@ -6,20 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from clipseg.data.classes import pascal5i_fold, unseen_classes
-from clipseg.data.coco import coco20i
-from clipseg.data.episodes import EpisodeReader
-from clipseg.data.folder import FolderData
-from clipseg.data.image_classes import class_folders, single_objects
-from clipseg.data.lvis import lvis_prompts
-from clipseg.data.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.readers.coco import coco20i
+from clipseg.data.readers.episodes import EpisodeReader
+from clipseg.data.readers.folder import FolderData
+from clipseg.data.readers.lvis import lvis_prompts
+from clipseg.data.readers.pascal import PascalZeroShot, pascal_one_shot, pascal_text
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
-from clipseg.measure.multiclass_results import format_multiclass
 from clipseg.measure.paper import paper_beside
-from clipseg.measure.prompt_deltas import format_deltas
-from clipseg.measure.prompt_forms import compare_forms, format_forms
-from clipseg.measure.size_curves import format_curves
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Fit
@@ -27,12 +22,17 @@ from clipseg.prompts.attention import choose_variants
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
-from clipseg.run.image_sizes import choose_sizes, measure_image_sizes
-from clipseg.run.linear_probe import measure_linear_probe
-from clipseg.run.prompt_forms import FORMS, PromptForms
-from clipseg.run.prompt_study import PromptStudy, object_source
 from clipseg.run.settings import EvaluateConfig
-from clipseg.run.zero_shot_benchmark import ZeroShot
+from clipseg.studies.input_size.curves import format_curves
+from clipseg.studies.input_size.image_classes import class_folders, single_objects
+from clipseg.studies.input_size.linear_probe import measure_linear_probe
+from clipseg.studies.input_size.run import choose_sizes, measure_image_sizes
+from clipseg.studies.prompt_forms.numbers import compare_forms, format_forms
+from clipseg.studies.prompt_forms.run import FORMS, PromptForms
+from clipseg.studies.visual_prompts.numbers import format_deltas
+from clipseg.studies.visual_prompts.run import PromptStudy, object_source
+from clipseg.studies.zero_shot.results import format_multiclass
+from clipseg.studies.zero_shot.run import ZeroShot
 
 
 @dataclass(frozen=True, kw_only=True)

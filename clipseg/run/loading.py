@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clipseg.data.mini import materialize
-from clipseg.data.mini_layouts import materialize_layout
+from clipseg.data.mini.layouts import materialize_layout
+from clipseg.data.mini.phrasecut import materialize
 from clipseg.data.sample import Batch, Reader, Sample, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError

@@ -19,7 +19,7 @@ MISSING: Any = "???"
 
 @dataclass
 class BackboneSettings:
-    """Which CLIP (`network/clip_weights.py`), and what stands in for its image tower (`network/baselines.py`)."""
+    """Which CLIP (`network/clip_weights.py`), and what stands in for its image tower (`network/vit_tower.py`)."""
 
     name: str = "ViT-B-16-quickgelu"
     pretrained: str | None = "openai"
@@ -146,7 +146,7 @@ class TrainConfig:
     resume: str | None = None
     debug: str | None = None  # profile: 25 steps, with a trace and the shares of time in OUT/profile, and no more
     out: str = MISSING
-    report: str | None = None  # after all jobs of a sweep on the mini data: a folder for its page (`run/miniature.py`)
+    report: str | None = None  # after all jobs of a sweep on the mini data: a folder for its page (`paper/sweep.py`)
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)

@@ -22,11 +22,11 @@ from clipseg.run.checkpoint import save_checkpoint
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.interruption import Interruption
-from clipseg.run.learner import Learner
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
 from clipseg.run.profile import profiled
 from clipseg.run.settings import ReadingSettings, TrainingSettings
+from clipseg.run.train_state import Learner
 from clipseg.run.workers import naming_worker_failures
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from clipseg.data.class_words import phrase_filter
-from clipseg.data.coco import coco20i_training, coco20i_validation
-from clipseg.data.folder import FolderData
-from clipseg.data.lvis import lvis_names, lvis_training
 from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.readers.coco import coco20i_training, coco20i_validation
+from clipseg.data.readers.folder import FolderData
+from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
 from clipseg.run.settings import DataSettings, TrainConfig

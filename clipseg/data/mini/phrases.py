@@ -1,0 +1,114 @@
+"""What can be said of a scene: phrases as PhraseCut's, each with all things of which it is true.
+
+Category ("flag"), attribute + category ("large red flag"), category + relation ("flag left of a red board"), and both
+("red flag above a kite").
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipseg.data.mini.scenes import Kind, Scene, SceneObject, relation
+
+# How many phrases of these types an image gets at most.
+PHRASES: dict[tuple[str, ...], int] = {("name",): 2, ("attribute",): 2, ("relation", "verbose"): 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A category, with or without a colour and a size: "large red flag"."""
+
+    category: str
+    colour: str | None = None
+    size: str | None = None
+
+    @property
+    def attributes(self) -> list[str]:
+        """Its adjectives, in the order they are said."""
+        return [word for word in (self.size, self.colour) if word]
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        return " ".join([*self.attributes, self.category])
+
+    def fits(self, kind: Kind) -> bool:
+        """Whether a thing of this kind can be called so."""
+        return self.category == kind.category and self.colour in (None, kind.colour) and self.size in (None, kind.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """What a task asks for: a description, and where the thing lies as seen from another: "red flag left of a kite"."""
+
+    subject: Description
+    relation: str | None = None
+    reference: Description | None = None
+
+    @property
+    def text(self) -> str:
+        """The phrase as it is asked."""
+        if self.reference is None:
+            return self.subject.text
+        article = "an" if self.reference.text[0] in "aeiou" else "a"
+        return f"{self.subject.text} {self.relation} {article} {self.reference.text}"
+
+    def matches(self, thing: SceneObject, scene: Scene) -> bool:
+        """Whether the phrase is true of this thing of this scene."""
+        if not self.subject.fits(thing.kind) or self.reference is None:
+            return self.subject.fits(thing.kind)
+        others = (other for other in scene.objects if other is not thing and self.reference.fits(other.kind))
+        return any(relation(thing, other) == self.relation for other in others)
+
+    @property
+    def type(self) -> str:
+        """PhraseCut's type: "name", "attribute", "relation", or "verbose" for an attribute and a relation."""
+        if self.reference is None:
+            return "attribute" if self.subject.attributes else "name"
+        return "verbose" if self.subject.attributes else "relation"
+
+    def structure(self, relation_id: int) -> dict[str, Any]:
+        """PhraseCut's `phrase_structure`; a relation gets the number `relation_id`."""
+        return {
+            "name": self.subject.category,
+            "attributes": self.subject.attributes,
+            "relation_ids": [relation_id] if self.reference else [],
+            "relation_descriptions": [[self.relation, self.reference.text]] if self.reference else [],
+            "type": self.type,
+        }
+
+
+def choose_phrases(rng: np.random.Generator, scene: Scene, *, pairs: frozenset[tuple[str, str]] | None = None) -> list[Phrase]:
+    """About five different phrases that are true of something in the scene.
+
+    Args:
+        rng: chooses, at most `PHRASES` of each type.
+        scene: what is talked about.
+        pairs: only phrases whose subject is named by one of these (category, colour) pairs; None for all.
+    """
+    phrases = dict.fromkeys(_true_phrases(scene))
+    if pairs is not None:
+        phrases = dict.fromkeys(p for p in phrases if (p.subject.category, p.subject.colour) in pairs)
+    chosen: list[Phrase] = []
+    for types, limit in PHRASES.items():
+        candidates = [phrase for phrase in phrases if phrase.type in types]
+        chosen += [candidates[index] for index in rng.permutation(len(candidates))[:limit]]
+    return chosen
+
+
+def _true_phrases(scene: Scene) -> Iterator[Phrase]:
+    """Every phrase that is true of something in the scene, with repetitions."""
+    for thing in scene.objects:
+        category, colour, size = thing.kind
+        plain, coloured = Description(category), Description(category, colour)
+        yield from (Phrase(plain), Phrase(coloured))
+        if size != "medium":
+            yield from (Phrase(Description(category, None, size)), Phrase(Description(category, colour, size)))
+        for other in scene.objects:
+            word = relation(thing, other) if other is not thing else None
+            for reference in (Description(other.kind.category), Description(other.kind.category, other.kind.colour)):
+                # "a kite left of a kite" says nothing.
+                if word and not reference.fits(thing.kind):
+                    yield from (Phrase(plain, word, reference), Phrase(coloured, word, reference))

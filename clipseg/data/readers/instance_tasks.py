@@ -1,0 +1,75 @@
+"""Training on annotated objects: each image and each class it shows is a task, its phrase the class's name."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipseg.data.annotations import PackedStrings
+from clipseg.data.phrase_tasks import PhraseTasks
+from clipseg.data.readers.instances import InstanceSource
+
+
+class InstanceTasks(PhraseTasks):
+    """The training form of COCO and LVIS; items as in `PhraseTasks`.
+
+    Args:
+        source: photos and masks.
+        split: the first part of every key.
+        seed: of order, crops, supports and negatives.
+        phrases_per_image: tasks that share an image's crop and its pass through the backbone.
+        negatives: how often a task gets a class its image does not show, and an empty mask.
+        visual_support: give tasks a support sample of their class.
+
+    Raises:
+        ClipSegError: a setting that cannot be, or no tasks.
+    """
+
+    def __init__(
+        self,
+        source: InstanceSource,
+        *,
+        split: str,
+        seed: int,
+        phrases_per_image: int,
+        negatives: float,
+        visual_support: bool,
+    ) -> None:
+        self._source = source
+        holders = source.holders()
+        image_ids = [image_id for images in holders.values() for image_id in images]
+        names = [name for name, images in holders.items() for _ in images]
+        self._names = PackedStrings(names)
+        pairs = zip(image_ids, names, strict=True)
+        super().__init__(
+            keys=PackedStrings(f"{split}/{image_id}__{name.replace(' ', '_')}" for image_id, name in pairs),
+            phrases=self._names,
+            images=np.array(image_ids, dtype=np.int64),
+            task_rows=np.arange(len(names)),
+            training=True,
+            seed=seed,
+            phrases_per_image=phrases_per_image,
+            negatives=negatives,
+            visual_support=visual_support,
+            where=f"{source.table.path}: the classes of training",
+        )
+        self._rows_of_image = np.argsort(self._image_of_task, kind="stable")
+        self._starts = np.searchsorted(self._image_of_task[self._rows_of_image], np.arange(len(self.image_ids) + 1))
+
+    def _negative(self, row: int, rng: np.random.Generator) -> int:
+        """A class that the image does not show, each as likely; its own in an image that shows all of them."""
+        image = self._image_of_task[row]
+        rows = self._rows_of_image[self._starts[image] : self._starts[image + 1]].tolist()
+        shown = [self._index.number(other) for other in rows]
+        absent = np.setdiff1d(np.arange(len(self._index.phrases)), shown)
+        return int(rng.choice(absent)) if len(absent) else self._index.number(row)
+
+    def _group(self, row: int) -> str:
+        return self._names[row]
+
+    def _read_image(self, number: int) -> Tensor:
+        return self._source.read_image(str(self.image_ids[number]))
+
+    def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        mask = self._source.read_mask(str(self.image_ids[self._image_of_task[row]]), self._names[row])
+        assert mask.shape == (height, width)  # the source compares photos with annotations
+        return mask

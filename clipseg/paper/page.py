@@ -1,0 +1,105 @@
+"""The page of the paper in miniature: Markdown with pictures beside it, as hosts of repositories show it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from clipseg.files import atomic_write
+from clipseg.measure.significance import TTest
+from clipseg.paper.directions import ALPHA, DEFINITION, NO_DIFFERENCE, Row, Section
+from clipseg.paper.figures import bars, heat
+
+COLUMNS = ("row", "ours", "paper", "Δ ours", "95%, images", "t (df)", "p, Holm", "Δ paper", "direction")
+ABOUT = {
+    "Tab. 9": "The ablation: every row against CLIPSeg (PC+), by Welch's t-test over training seeds.",
+    "Tab. 3": "The rows that need no other image tower, against CLIPSeg (PC+), by Welch's t-test over training seeds.",
+    "Held-out pairs": (
+        "`unseen` holds pairs of a colour and a thing that training never showed. Nearest in the paper are the unseen-10 "
+        "classes of Tab. 4, and ViTSeg for a CLIPSeg without CLIP's image tower; there the seen and the unseen are different "
+        "classes, not only seen or not. The same runs on two splits are compared by a paired t-test over seeds, different runs "
+        "by Welch's."
+    ),
+    "Tab. 2": (
+        "What showing CLIP an object does for the probability of its name. Nothing is trained, so there is no seed: the test "
+        "is a t-test over images, objects of one image averaged, against no change."
+    ),
+}
+
+
+def write_miniature(folder: Path, sections: Sequence[Section], facts: Mapping[str, str]) -> Path:
+    """Write `README.md` and its pictures into `folder`.
+
+    Args:
+        folder: is made where it is missing.
+        sections: of `miniature.sections`.
+        facts: what else is to be known of the runs, name -> text.
+
+    Returns:
+        The path of the page.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("clipseg", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("paper/page.md.j2").render(
+        sections=sections,
+        verdicts=sum((section.verdicts for section in sections), Counter()),
+        disagreeing=[
+            (section, panel, row)
+            for section in sections
+            for panel in section.panels
+            for row in panel.rows
+            if row.verdict.startswith("disagrees")
+        ],
+        definition=DEFINITION,
+        alpha=ALPHA,
+        no_difference=NO_DIFFERENCE,
+        about=ABOUT,
+        header=_markdown(COLUMNS),
+        line=_line,
+        pictures={section.name: _write_pictures(folder, section) for section in sections},
+        facts=facts,
+    )
+    path = folder / "README.md"
+    with atomic_write(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def _write_pictures(folder: Path, section: Section) -> list[str]:
+    """Write a section's pictures, and tell their names."""
+    name = section.name.lower().replace(". ", "").replace(" ", "_").replace("-", "_")
+    pictures = {f"{name}.svg": bars(section)}
+    if section.name == "Tab. 9" and any(row.difference is not None for panel in section.panels for row in panel.rows):
+        pictures[f"{name}_differences.svg"] = heat(section)
+    for file_name, svg in pictures.items():
+        with atomic_write(folder / file_name, "w") as file:
+            file.write(svg)
+    return list(pictures)
+
+
+def _line(row: Row) -> str:
+    spread = f" ± {np.std(row.ours, ddof=1):.1f}" if len(row.ours) > 1 else ""
+    numbers = (
+        f"{np.mean(row.ours):.1f}{spread}" if row.ours else "",
+        "" if row.paper is None else f"{row.paper:.1f}",
+        "" if row.difference is None else f"{row.difference:+.1f}",
+        "" if row.images is None else f"{row.images.low:+.1f} to {row.images.high:+.1f}",
+        f"{row.test.statistic:.1f} ({row.test.degrees_of_freedom:.1f})" if isinstance(row.test, TTest) else "",
+        "" if row.p_holm is None else f"{row.p_holm:.2g}",
+        "" if row.paper_difference is None else f"{row.paper_difference:+.1f}",
+    )
+    # Spaces that do not break and minus signs keep a number on one line in a narrow column.
+    typeset = (number.replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}") for number in numbers)
+    return _markdown((row.label, *typeset, f"**{row.verdict}**" if row.verdict.startswith("disagrees") else row.verdict))
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    """A table's line; the labels' own marks are meant."""
+    return "| " + " | ".join(cells) + " |"

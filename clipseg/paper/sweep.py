@@ -1,0 +1,120 @@
+"""The end of a sweep: the paper in miniature, from what its runs left on disk, and the study of visual prompts beside them."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipseg.data.mini.phrasecut import default_root, materialize
+from clipseg.errors import ClipSegError
+from clipseg.files import read_json
+from clipseg.measure.alignment import Runs, load_runs
+from clipseg.measure.results import SAMPLES_FILE
+from clipseg.network.model import create_model
+from clipseg.paper.page import write_miniature
+from clipseg.paper.questions import sections
+from clipseg.prompts.attention import choose_variants
+from clipseg.run.distributed import Processes, choose_device, started
+from clipseg.run.provenance import provenance
+from clipseg.run.settings import EvaluationData, TrainConfig
+from clipseg.studies.visual_prompts.numbers import DELTAS_FILE, PromptDeltas
+from clipseg.studies.visual_prompts.run import PromptStudy, object_source
+
+SPLIT = "test"  # of the study
+
+
+def report_sweep(jobs: Sequence[TrainConfig]) -> None:
+    """Write the page of a sweep into the folder `report` of its settings; nothing where there is none.
+
+    The study of visual prompts is kept beside the runs, and measured again only by other code, weights or data.
+
+    Raises:
+        ClipSegError: no job left results, two jobs are of one experiment and seed, or results are damaged.
+    """
+    if jobs[0].report is None:
+        return
+    folders = run_folders(jobs)
+    with started(choose_device(jobs[0].device)) as processes:
+        device = str(choose_device(jobs[0].device))
+        study = visual_prompt_study(Path(os.path.commonpath(folders.values())) / "visual_prompts", device, processes)
+        if processes.is_main:
+            runs = {run: load_runs(folder) for run, folder in folders.items()}
+            page = write_miniature(Path(jobs[0].report), sections(runs, study), facts(folders, runs, study))
+            print(f"report: {page}")
+
+
+def run_folders(jobs: Sequence[TrainConfig]) -> dict[tuple[str, int], Path]:
+    """The folders of the jobs that left results, by experiment and training seed."""
+    folders: dict[tuple[str, int], Path] = {}
+    for job in jobs:
+        run, folder = (job.experiment, job.seed), Path(job.out)
+        if not any(folder.glob(f"eval/*/{SAMPLES_FILE}")):
+            continue
+        if run in folders:
+            raise ClipSegError(f"{folders[run]} and {folder}: both are {job.experiment} with seed {job.seed}; sweep each once")
+        folders[run] = folder
+    if not folders:
+        raise ClipSegError(f"report={jobs[0].report}: no run of the sweep left results; see the errors above")
+    return folders
+
+
+def visual_prompt_study(folder: Path, device: str, processes: Processes) -> PromptDeltas:
+    """All variants of visual prompts on the embedded CLIP: read from `folder` where they lie there, else measured."""
+    model = create_model("mini").to(device)
+    config = {"data": {"root": "mini", "version": default_root().name}, "backbone": model.backbone.checksum()}
+    origin = provenance(config, device) | {"benchmark": "visual_prompts", "split": SPLIT}
+    if (folder / DELTAS_FILE).is_file():
+        found = PromptDeltas.load(folder)
+        if found.provenance == origin:
+            return found
+    source = object_source(materialize(), split=SPLIT, settings=EvaluationData())
+    study = PromptStudy(model.backbone, source, variants=choose_variants("all"))
+    results = study.run(provenance=origin, processes=processes, progress=True)
+    if processes.is_main:
+        study.write(folder, results, seed=0)
+    return results
+
+
+def facts(folders: Mapping[tuple[str, int], Path], runs: Mapping[tuple[str, int], Runs], study: PromptDeltas) -> dict[str, str]:
+    """What the page says of the origin of its figures."""
+    origins = [read_json(folder / "provenance.json") for folder in folders.values()] + [study.provenance]
+    samples = {
+        f"{benchmark} `{split}`": f"{len(result)} on {len(np.unique(result.image_key))} images"
+        for results in runs.values()
+        for (benchmark, split), result in results.items()
+    }
+    versions = [", ".join(f"{name} {number}" for name, number in sorted(each["versions"].items())) for each in origins]
+    return {
+        "runs": f"{len(runs)}, training seeds {', '.join(map(str, sorted({seed for _, seed in runs})))}",
+        "samples": "; ".join(f"{where}: {size}" for where, size in samples.items()),
+        "time": _time(folders.values(), runs.values(), study),
+        "machine": _distinct(each.get("machine") for each in origins),
+        "commit": _distinct(each.get("commit") for each in origins),
+        "versions": _distinct(versions),
+    }
+
+
+def _distinct(texts: Iterable[str | None]) -> str:
+    return "; ".join(sorted({text for text in texts if text})) or "not recorded"
+
+
+def _time(folders: Iterable[Path], runs: Iterable[Runs], study: PromptDeltas) -> str:
+    """Seconds of all runs added up, as minutes: of training with its validations, of the evaluations, of the study."""
+    trained = [_training_seconds(folder) for folder in folders]
+    known = [seconds for seconds in trained if seconds is not None]
+    evaluated = sum(result.seconds for results in runs for result in results.values())
+    text = f"training {sum(known) / 60:.0f} min" if known else "training not recorded"
+    if 0 < len(known) < len(trained):
+        text += f" ({len(trained) - len(known)} runs did not record it)"
+    return f"{text}, evaluations {evaluated / 60:.0f} min, visual prompts {study.seconds / 60:.1f} min; added up over all runs"
+
+
+def _training_seconds(folder: Path) -> float | None:
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return json.loads(lines[-1]).get("speed/seconds") if lines else None
+    except ValueError as error:
+        raise ClipSegError(f"{path}: its last line is cut off; run again with resume=auto") from error

@@ -1,0 +1,222 @@
+"""One photo, phrase by phrase: IoU, Dice and the intensity tests of the predicted and the true mask, and what is shown of them.
+
+Numbers and pictures come in, a text for the terminal, plain values for JSON, a figure and a page leave.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from clipseg.files import atomic_write
+from clipseg.measure.intensity import ALPHA, Difference, IntensityTests, Region
+from clipseg.measure.page import write_page
+from clipseg.measure.significance import Outcome, Rejections, TTest, count_rejections, holm_outcomes, to_json
+
+# A family of tests: which mask, which test, and what they are called. Holm's correction is over the phrases of one family.
+_FAMILIES = {
+    ("predicted", "inside"): "predicted mask, inside against inside (control)",
+    ("predicted", "across"): "predicted mask, inside against across",
+    ("truth", "inside"): "true mask, inside against inside (control)",
+    ("truth", "across"): "true mask, inside against across",
+}
+_POPULATIONS = {
+    "inside": "Welch T Test for two sets of pixel populations both inside of the segmented object",
+    "across": "Welch T Test for two sets of pixel populations inside and outside of the segmented object",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseCase:
+    """One phrase of a photo; pixels are counted at the photo's own size."""
+
+    key: str
+    phrase: str
+    intersection: int
+    union: int
+    predicted: IntensityTests
+    truth: IntensityTests
+
+    @property
+    def iou(self) -> float | None:
+        """In percent; None where prediction and truth do not meet ("No Overlap"). Both empty: 100."""
+        if self.union == 0:
+            return 100.0
+        return 100 * self.intersection / self.union if self.intersection else None
+
+    @property
+    def dice(self) -> float | None:
+        """As `iou`."""
+        if self.union == 0:
+            return 100.0
+        return 200 * self.intersection / (self.union + self.intersection) if self.intersection else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One photo with its phrases, and how it was studied."""
+
+    image_key: str
+    split: str
+    weights: str
+    threshold: float
+    region: Region
+    difference: Difference
+    seed: int
+    phrases: tuple[PhraseCase, ...]
+
+    @property
+    def mean_iou(self) -> float:
+        """Over phrases, in percent; No Overlap counts 0."""
+        return float(np.mean([phrase.iou or 0.0 for phrase in self.phrases]))
+
+    @property
+    def mean_dice(self) -> float:
+        """Over phrases, in percent; No Overlap counts 0."""
+        return float(np.mean([phrase.dice or 0.0 for phrase in self.phrases]))
+
+    @property
+    def method(self) -> str:
+        """How the tests were made, in one line."""
+        region = "the mask" if self.region == "mask" else "the mask's bounding box"
+        return (
+            f"H0: equal means of the {self.difference} differences of gray value between neighbouring pixels; object: {region}"
+            f"; α = {ALPHA}, corrected by Holm over the phrases; seed {self.seed}"
+        )
+
+
+def rejections(cases: Sequence[Case]) -> dict[str, Rejections]:
+    """How often H0 is rejected over all phrases of all photos, by family of tests."""
+    return {
+        title: count_rejections([test for case in cases for test in _family(case, *family)], alpha=ALPHA)
+        for family, title in _FAMILIES.items()
+    }
+
+
+def _family(case: Case, mask: str, test: str) -> list[Outcome]:
+    return [getattr(getattr(phrase, mask), test) for phrase in case.phrases]
+
+
+def format_case(case: Case) -> str:
+    """The photo as text: IoU and Dice a phrase and their means, then both tests a phrase, for both masks."""
+    lines = [f"image {case.image_key} of {case.split}, threshold {case.threshold:g}"]
+    lines += [f"text prompts : {[printable(phrase.phrase) for phrase in case.phrases]}", ""]
+    lines += [
+        f"Phrase: {printable(phrase.phrase)}\tIOU = {percent(phrase.iou)}\tDice Coefficient = {percent(phrase.dice)}"
+        for phrase in case.phrases
+    ]
+    lines += [f"Mean IOU: {case.mean_iou:.2f}", f"Mean Dice Coefficient: {case.mean_dice:.2f}", "", case.method]
+    for phrase, verdicts in zip(case.phrases, _verdicts(case), strict=True):
+        lines += ["", f"Phrase : {printable(phrase.phrase)}"]
+        for (mask, test), verdict in verdicts.items():
+            title = "predicted" if mask == "predicted" else "true"
+            lines.append(f"  {title} mask, {_POPULATIONS[test]}: {verdict}")
+    return "\n".join([*lines, "", format_rejections([case])])
+
+
+def _verdicts(case: Case) -> list[dict[tuple[str, str], str]]:
+    """For each phrase and family the test, its adjusted p, and whether H0 is rejected."""
+    verdicts: list[dict[tuple[str, str], str]] = [{} for _ in case.phrases]
+    for family in _FAMILIES:
+        outcomes = _family(case, *family)
+        for place, (outcome, p) in enumerate(zip(outcomes, holm_outcomes(outcomes), strict=True)):
+            judged = "" if p is None else f"; Holm p = {p:.3g}: H0 {'rejected' if p < ALPHA else 'kept'}"
+            verdicts[place][family] = f"{outcome}{judged}"
+    return verdicts
+
+
+def format_rejections(cases: Sequence[Case]) -> str:
+    """How often H0 is rejected, a line for each family of tests."""
+    return "\n".join(f"{title}: {count}" for title, count in rejections(cases).items())
+
+
+def percent(value: float | None) -> str:
+    """A percentage, or "No Overlap"."""
+    return "No Overlap" if value is None else f"{value:.2f}"
+
+
+def printable(text: str) -> str:
+    """Text of others without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def case_to_json(case: Case) -> dict[str, Any]:
+    """The photo as plain values: percentages (null for No Overlap), and the tests with adjusted p-values."""
+    fields = {
+        name: getattr(case, name) for name in ("image_key", "split", "weights", "threshold", "region", "difference", "seed")
+    }
+    fields |= {"alpha": ALPHA, "mean_iou": case.mean_iou, "mean_dice": case.mean_dice}
+    phrases: list[dict[str, Any]] = [
+        {"key": phrase.key, "phrase": phrase.phrase, "iou": phrase.iou, "dice": phrase.dice, "predicted": {}, "truth": {}}
+        for phrase in case.phrases
+    ]
+    for mask, test in _FAMILIES:
+        outcomes = _family(case, mask, test)
+        for entry, outcome, p in zip(phrases, outcomes, holm_outcomes(outcomes), strict=True):
+            adjusted = {} if p is None else {"p_holm": p, "rejected": p < ALPHA}
+            entry[mask][test] = to_json(outcome) | adjusted
+    return fields | {"phrases": phrases}
+
+
+def write_figure(path: Path, case: Case, strips: Sequence[bytes]) -> None:
+    """Write the figure: photo, truth, heat map and cut, a row for each phrase; `strips` are of `figures.panel`."""
+    pictures = [Image.open(io.BytesIO(strip)) for strip in strips]
+    height = max(picture.height / picture.width for picture in pictures)
+    figure = Figure(figsize=(9, (9 * height + 0.4) * len(strips)), dpi=100, layout="constrained")
+    for axes, phrase, picture in zip(figure.subplots(len(strips), squeeze=False)[:, 0], case.phrases, pictures, strict=True):
+        title = " ".join(printable(phrase.phrase).split())
+        # A phrase may hold dollar signs, which are no formula.
+        axes.set_title(f"{title[:80]}: IoU {percent(phrase.iou)}", fontsize=10, parse_math=False)
+        axes.set_axis_off()
+        axes.imshow(np.asarray(picture))
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks shows as boxes
+        figure.savefig(file, format="png")
+
+
+def write_case_page(path: Path, case: Case, strips: Sequence[bytes]) -> None:
+    """Write the page: one self-contained file with the pictures, the figures and every test."""
+    adjusted = {family: holm_outcomes(_family(case, *family)) for family in _FAMILIES}
+    phrases = [
+        {
+            "phrase": phrase.phrase,
+            "key": phrase.key,
+            "iou": percent(phrase.iou),
+            "dice": percent(phrase.dice),
+            "strip": strip,
+            "tests": [
+                _cells(title, getattr(getattr(phrase, family[0]), family[1]), adjusted[family][place])
+                for family, title in _FAMILIES.items()
+            ],
+        }
+        for place, (phrase, strip) in enumerate(zip(case.phrases, strips, strict=True))
+    ]
+    write_page(
+        path,
+        "studies/case_study/page.html.j2",
+        title=f"Image {case.image_key} of {case.split}",
+        case=case,
+        phrases=phrases,
+        rejections=rejections([case]),
+    )
+
+
+def _cells(title: str, outcome: Outcome, adjusted: float | None) -> list[str]:
+    if not isinstance(outcome, TTest) or adjusted is None:
+        return [title, str(outcome)]
+    return [
+        title,
+        f"{outcome.statistic:.2f}",
+        f"{outcome.degrees_of_freedom:.1f}",
+        f"{outcome.p_value:.3g}",
+        f"{adjusted:.3g}",
+        f"{outcome.difference:.2f} [{outcome.low:.2f}, {outcome.high:.2f}]",
+        f"{outcome.effect_size:.2f}",
+        "rejected" if adjusted < ALPHA else "kept",
+    ]

@@ -1,0 +1,106 @@
+"""CLIP's linear probe over the size of its input (Fig. 5): is what a frozen CLIP sees at other sizes still of use?
+
+Every image is read once, and embedded once at each size; at each, a logistic regression learns the classes from the training
+images' embeddings. Of a model only its CLIP takes part.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from clipseg.errors import ClipSegError
+from clipseg.measure.significance import share_interval
+from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.preprocess import prepare_images
+from clipseg.run.distributed import Processes
+from clipseg.run.loading import evaluation_batches
+from clipseg.run.settings import ReadingSettings
+from clipseg.studies.input_size.curves import SizeCurves
+from clipseg.studies.input_size.image_classes import ImagesByClass
+from clipseg.studies.input_size.logistic_regression import classify_linearly
+
+BATCH = 32  # images
+ABOUT = (
+    "A logistic regression on the embedding that a frozen CLIP makes of its class token (features standardised over the "
+    "training images, L2 penalty with C = 1), learned anew at each size. Images are squashed to the size, the positional "
+    "embedding is interpolated."
+)
+
+
+def measure_linear_probe(
+    backbone: CLIPBackbone,
+    data: ImagesByClass,
+    *,
+    sizes: Sequence[int],
+    provenance: Mapping[str, Any],
+    processes: Processes,
+    reading: ReadingSettings,
+) -> SizeCurves:
+    """Accuracy on the test images at each size, with Wilson's 95% interval.
+
+    Args:
+        backbone: the CLIP that is probed.
+        data: images to learn from and images to test on.
+        sizes: sides in pixels, multiples of CLIP's patch size.
+        provenance: what the results shall say of their origin.
+        processes: who shares the work of embedding.
+        reading: how images are read; all are needed.
+
+    Raises:
+        ClipSegError: an image cannot be read.
+    """
+    if reading.unreadable != "stop":
+        raise ClipSegError(f"data.unreadable={reading.unreadable}: the linear probe needs all of its images; leave the key out")
+    began = time.perf_counter()
+    embedded = _embed(backbone, data, sizes, processes=processes, reading=reading)
+    is_test, labels = data.is_test, data.labels
+    hits = []
+    for at_size in embedded:
+        found = classify_linearly(at_size[~is_test], labels[~is_test], at_size[is_test], classes=len(data.names))
+        hits.append(int((found == labels[is_test]).sum()))
+    tested = int(is_test.sum())
+    return SizeCurves(
+        sizes=tuple(sizes),
+        native=backbone.clip.visual.image_size[0],
+        curves={"accuracy": [count / tested for count in hits]},
+        titles={"accuracy": "accuracy"},
+        intervals={"accuracy": [share_interval(count, tested) for count in hits]},
+        about=f"{ABOUT} {len(data.names)} classes, learned from {len(data) - tested} images and tested on {tested}; interval: "
+        "Wilson's.",
+        samples=tested,
+        seconds=max(processes.gather(time.perf_counter() - began)),
+        provenance=provenance,
+    )
+
+
+@torch.no_grad()
+def _embed(
+    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, reading: ReadingSettings
+) -> NDArray[np.float32]:
+    """CLIP's embeddings at each size, `[S, I, E]`; on every process those of all images."""
+    weight = backbone.clip.visual.conv1.weight
+    read = evaluation_batches(data, range(len(data)), processes=processes, reading=reading, left_out=[], device=weight.device)
+    images = (image for batch in read for image in batch.images)
+    total = len(range(processes.rank, len(data), processes.world_size))
+    shown = tqdm(images, total=total, unit="image", disable=None if processes.is_main else True, leave=False)
+    own = [
+        torch.stack([backbone.encode_image(prepare_images(some, (size, size)).to(weight)).float() for size in sizes]).cpu()
+        for some in _chunks(shown, BATCH)
+    ]
+    embedded = np.empty((len(sizes), len(data), backbone.embed_dim), dtype=np.float32)
+    for rank, part in enumerate(processes.gather(torch.cat(own, dim=1).numpy() if own else embedded[:, :0])):
+        embedded[:, rank :: processes.world_size] = part
+    return embedded
+
+
+def _chunks(images: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    iterator = iter(images)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

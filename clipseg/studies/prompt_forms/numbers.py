@@ -1,0 +1,150 @@
+"""Does the form of the prompt matter? One evaluation in several forms, each compared with the bare phrase (the paper's Fig. 7).
+
+Made from results alone; values are in percent, differences in points.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from clipseg.measure.alignment import check_same_samples, sample_values
+from clipseg.measure.figures import form_bars
+from clipseg.measure.page import write_page
+from clipseg.measure.report import provenance_parts
+from clipseg.measure.results import Results
+from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, holm_outcomes, paired_t
+from clipseg.measure.tables import monospaced
+
+BARE = "bare"
+COLUMNS = ("form", "mIoU", "95% interval", "IoU_FG", "AP", "against bare", "95% interval", "t", "p, Holm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormEffect:
+    """One form of the prompt.
+
+    Attributes:
+        form: its name.
+        mean: of the samples' IoU.
+        interval: of the mean, by a bootstrap clustered by image.
+        difference: of the mean to that of the bare phrase; 0 for the bare phrase itself.
+        difference_interval: by a bootstrap clustered by image.
+        test: paired, over samples; its p by Holm over the forms is `p_holm`.
+    """
+
+    form: str
+    mean: float
+    interval: Interval | NotTestable
+    difference: float
+    difference_interval: Interval | NotTestable
+    test: Outcome
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class FormComparison:
+    """Results by form, and the effect of each form, in the same order."""
+
+    forms: Mapping[str, Results]
+    effects: Sequence[FormEffect]
+
+    @property
+    def bare(self) -> Results:
+        """What the others are compared with."""
+        return self.forms[BARE]
+
+
+def compare_forms(forms: Mapping[str, Results], *, seed: int = 0) -> FormComparison:
+    """Compare each form with the bare phrase, which is among them; `seed` is of the bootstraps.
+
+    Raises:
+        ClipSegError: the results are not of the same samples.
+    """
+    bare = forms[BARE]
+    for name, results in forms.items():
+        check_same_samples((BARE, name), bare, results)
+    values = {name: sample_values(results, "iou", results.threshold) for name, results in forms.items()}
+    tests = {name: paired_t(iou, values[BARE]) for name, iou in values.items() if name != BARE}
+    adjusted = dict(zip(tests, holm_outcomes(list(tests.values())), strict=True))
+    effects = [
+        FormEffect(
+            form=name,
+            mean=float(iou.mean()),
+            interval=cluster_bootstrap(iou, bare.image_key, seed=seed),
+            difference=float((iou - values[BARE]).mean()),
+            difference_interval=cluster_bootstrap(iou - values[BARE], bare.image_key, seed=seed),
+            test=tests.get(name, NotTestable("it is what the others are compared with")),
+            p_holm=adjusted.get(name),
+        )
+        for name, iou in values.items()
+    ]
+    return FormComparison(forms, effects)
+
+
+def forms_metrics(comparison: FormComparison) -> dict[str, float]:
+    """What `metrics.json` holds: the figures of each form as `form/<name>/<figure>`, of the tables fractions; and samples."""
+    figures: dict[str, float] = {}
+    for name, results in comparison.forms.items():
+        metrics = results.metrics()
+        figures |= {f"form/{name}/{figure}": metrics[figure] for figure in ("miou", "iou_fg", "iou_bin", "miou_best", "ap")}
+    for effect in comparison.effects:
+        if effect.p_holm is not None:
+            figures[f"form/{effect.form}/difference_points"] = effect.difference
+            figures[f"form/{effect.form}/p_holm"] = effect.p_holm
+    bare = comparison.bare
+    return figures | {"samples": len(bare), "seconds": bare.seconds, "threshold": bare.threshold}
+
+
+def form_cells(comparison: FormComparison) -> list[tuple[str, ...]]:
+    """The comparison as text, a row a form, in the order of `COLUMNS`."""
+    rows: list[tuple[str, ...]] = []
+    for effect in comparison.effects:
+        figures = comparison.forms[effect.form].metrics()
+        shown = [f"{100 * figures[name]:.1f}" for name in ("iou_fg", "ap")]
+        against = ["", "", "", ""]
+        if effect.form != BARE:
+            against = [f"{effect.difference:+.2f}", _ends(effect.difference_interval, 2), str(effect.test), ""]
+            if not isinstance(effect.test, NotTestable) and effect.p_holm is not None:
+                against[2:] = [f"{effect.test.statistic:.2f}", f"{effect.p_holm:.2g}"]
+        rows.append((effect.form, f"{effect.mean:.1f}", _ends(effect.interval), *shown, *against))
+    return rows
+
+
+def _ends(interval: Interval | NotTestable, decimals: int = 1) -> str:
+    return f"[{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]" if isinstance(interval, Interval) else ""
+
+
+def format_forms(comparison: FormComparison) -> str:
+    """A plain monospaced table of the comparison."""
+    bare = comparison.bare
+    footer = f"{len(bare)} samples, {bare.seconds:.1f} s; percent at {bare.threshold:.2f}; mIoU: mean over samples"
+    return "\n".join([monospaced([COLUMNS, *form_cells(comparison)]), footer])
+
+
+def write_forms_report(folder: Path, comparison: FormComparison) -> Path:
+    """Write `report.html` into `folder`: a chart, the table, and what each form is."""
+    bare, effects = comparison.bare, comparison.effects
+    own = ("form", "templates", "mean_embedding")
+    facts, details = provenance_parts({name: value for name, value in bare.provenance.items() if name not in own})
+    ends = [
+        (each.interval.low, each.interval.high) if isinstance(each.interval, Interval) else (each.mean, each.mean)
+        for each in effects
+    ]
+    path = folder / "report.html"
+    write_page(
+        path,
+        "studies/prompt_forms/page.html.j2",
+        title=" · ".join(["Prompt forms", *(facts[name] for name in ("experiment", "split") if facts.get(name))]),
+        bare=bare,
+        images=len(np.unique(bare.image_key)),
+        chart=Markup(form_bars([each.form for each in effects], [each.mean for each in effects], ends)),
+        columns=COLUMNS,
+        rows=form_cells(comparison),
+        templates={name: results.provenance.get("templates", []) for name, results in comparison.forms.items()},
+        facts=facts,
+        details=details,
+    )
+    return path

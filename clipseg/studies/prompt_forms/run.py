@@ -1,0 +1,87 @@
+"""Other words around the same phrase (the paper's Fig. 7): every image once through the backbone, its phrases in each form."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from clipseg.files import write_json
+from clipseg.measure.results import Results
+from clipseg.network.preprocess import prepare_images
+from clipseg.prompts.text import TEMPLATES
+from clipseg.run.conditioning import Conditioner
+from clipseg.run.evaluation import Evaluation
+from clipseg.run.loading import evaluation_batches
+from clipseg.run.settings import PromptSettings
+from clipseg.run.workers import naming_worker_failures
+from clipseg.studies.prompt_forms.numbers import BARE, FormComparison, forms_metrics, write_forms_report
+
+
+def _name(template: str) -> str:
+    return template.replace("{}", "").strip(" .").replace(" ", "_") or "full_stop"
+
+
+# The phrase as it is; each template of PhraseCut+ alone; and the mean embedding over each set (facts Sec. 2).
+FORMS: Mapping[str, PromptSettings] = {
+    BARE: PromptSettings(templates="plain"),
+    **{_name(template): PromptSettings(templates=template) for template in TEMPLATES["extended"]},
+    **{f"mean_of_{name}": PromptSettings(templates=name, ensemble=True) for name in ("shuffled", "extended", "imagenet")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptForms:
+    """An evaluation in several forms of the prompt, side by side.
+
+    Attributes:
+        evaluation: model, data and protocol; its own way to describe targets is not used.
+        forms: name -> how targets are described; `bare`, which the others are compared with, is among them.
+    """
+
+    evaluation: Evaluation
+    forms: Mapping[str, PromptSettings]
+
+    @naming_worker_failures()
+    @torch.no_grad()
+    def run(self, *, progress: str | None = None) -> dict[str, Results]:
+        """Measure every task once in each form; on every process the results of all, in the order of the forms."""
+        began = time.perf_counter()
+        measured = self.evaluation
+        model, items = measured.model.eval(), range(len(measured.data))
+        conditions = {name: Conditioner(settings, fit=measured.fit) for name, settings in self.forms.items()}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.forms}
+        size = (model.config.image_size, model.config.image_size)
+        device = next(model.decoder.parameters()).device
+        left_out: list[str] = []
+        batches = evaluation_batches(
+            measured.data, items, processes=measured.processes, reading=measured.reading, left_out=left_out, device=device
+        )
+        shown = progress is not None and measured.processes.is_main
+        total = -(-len(items) // measured.processes.world_size)
+        for batch in tqdm(batches, total=total, unit="image", desc=progress, disable=None if shown else True, leave=False):
+            activations = model.activations(prepare_images(batch.images, size, fit=measured.fit))
+            for name, condition in conditions.items():
+                logits = model.decode(activations, condition(model, batch), batch.image_index)
+                rows[name].append(measured.measure(batch, logits.float().sigmoid()))
+        return {
+            name: replace(measured, provenance=dict(measured.provenance) | _origin(name, conditions[name])).collect(
+                rows[name], left_out, seconds=time.perf_counter() - began
+            )
+            for name in self.forms
+        }
+
+    @staticmethod
+    def write(folder: Path, comparison: FormComparison) -> None:
+        """A results folder a form, and `metrics.json` and `report.html` of their comparison, into `folder`."""
+        for name, results in comparison.forms.items():
+            results.save(folder / name)
+        write_json(folder / "metrics.json", forms_metrics(comparison))
+        write_forms_report(folder, comparison)
+
+
+def _origin(name: str, condition: Conditioner) -> dict[str, Any]:
+    return {"form": name, "templates": list(condition.templates), "mean_embedding": condition.ensemble}

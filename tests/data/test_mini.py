@@ -1,0 +1,387 @@
+"""The embedded default: scenes, phrases, the data set on disk, and the small CLIP that fits it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors import safe_open
+from scipy import ndimage
+
+from clipseg.data.mini import phrasecut as mini
+from clipseg.data.mini.phrasecut import HELD_OUT, SPLITS, draw_image, materialize, trace_outline
+from clipseg.data.mini.phrases import Description, Phrase
+from clipseg.data.mini.scenes import CATEGORIES, COLOURS, MIN_VISIBLE, SIZES, Kind, Scene, SceneObject, draw_scene, relation
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.errors import ClipSegError
+from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip, save_mini_clip
+from clipseg.tools.train_mini_clip import Drawings, contrastive_loss, pretrain, truth, vocabulary, zero_shot_accuracy
+
+FEW = {"train": 5, "val": 2, "test": 3, "unseen": 4}
+
+
+@pytest.fixture(scope="module")
+def small_root(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "SPLITS", FEW)
+        yield materialize(tmp_path_factory.mktemp("data") / "mini")
+
+
+def fill(polygons, side=mini.SIDE):
+    """What PhraseCut's evaluator draws: coordinates truncated, outline and fill."""
+    image = Image.new("L", (side, side))
+    for polygon in polygons:
+        ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in polygon], outline=1, fill=1)
+    return np.asarray(image).astype(bool)
+
+
+def named_pair(description: Description | None):
+    return (description.category, description.colour) if description else None
+
+
+# Scenes
+
+
+def test_a_scene_is_a_function_of_its_generator():
+    kinds = [Kind("flag", "red", "large"), Kind("kite", "blue", "small")]
+    first, second, other = (draw_scene(np.random.default_rng(seed), kinds) for seed in (1, 1, 2))
+    assert np.array_equal(first.image, second.image)
+    assert not np.array_equal(first.image, other.image)
+    assert first.image.shape == (176, 176, 3)
+    assert first.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_thing_has_its_size_and_colour(category):
+    for size, diameter in SIZES.items():
+        scene = draw_scene(np.random.default_rng(3), [Kind(category, "red", size)], side=112)
+        x0, y0, x1, y1 = scene.objects[0].box
+        assert 0.75 * diameter < max(x1 - x0, y1 - y0) < 1.25 * diameter
+        red, green, blue = scene.image[scene.objects[0].mask].astype(float).mean(axis=0)
+        assert red > 2 * max(green, blue)
+
+
+def test_each_category_has_its_own_surface():
+    """Plain for the cloud; a pattern that a 16-pixel patch shows, light and dark, for all others."""
+    for category in CATEGORIES:
+        scene = draw_scene(np.random.default_rng(3), [Kind(category, "green", "large")], side=112)
+        x, y = (int(value) for value in scene.objects[0].centre)
+        patch = scene.image[y - 8 : y + 8, x - 8 : x + 8, 1].astype(float)
+        assert (np.percentile(patch, 95) > 1.5 * np.percentile(patch, 5)) == (category != "cloud")
+
+
+def test_what_is_visible_is_whole_and_large_enough():
+    for index in range(30):
+        scene, _ = draw_image("train", index)
+        assert 2 <= len(scene.objects) <= 6
+        assert sum(thing.mask.astype(int) for thing in scene.objects).max() == 1
+        for thing in scene.objects:
+            assert ndimage.label(thing.mask)[1] == 1
+            assert np.array_equal(ndimage.binary_fill_holes(thing.mask), thing.mask)
+
+
+def test_a_covered_thing_stays_visible_enough():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        state = rng.bit_generator.state
+        back = Kind("board", "red", "large")
+        alone = draw_scene(rng, [back]).objects[0].mask.sum()
+        rng.bit_generator.state = state
+        both = draw_scene(rng, [back, Kind("wall", "blue", "large")])
+        assert both.objects[0].mask.sum() >= MIN_VISIBLE * alone
+
+
+# Phrases
+
+
+def thing_at(x: int, y: int, kind: Kind) -> SceneObject:
+    mask = np.zeros((100, 100), dtype=bool)
+    mask[y - 3 : y + 4, x - 3 : x + 4] = True
+    return SceneObject(kind, mask, (x - 3, y - 3, x + 3, y + 3))
+
+
+def test_relations():
+    first, right, under = (thing_at(x, y, Kind("flag", "red", "small")) for x, y in ((20, 20), (60, 30), (25, 80)))
+    assert relation(first, right) == "left of"
+    assert relation(right, first) == "right of"
+    assert relation(first, under) == "above"
+    assert relation(under, first) == "below"
+    assert relation(first, thing_at(28, 25, Kind("kite", "red", "small"))) is None
+
+
+def test_a_phrase_is_true_of_all_that_match():
+    things = (
+        thing_at(10, 10, Kind("flag", "red", "small")),
+        thing_at(10, 60, Kind("flag", "blue", "large")),
+        thing_at(90, 50, Kind("flag", "red", "large")),
+        thing_at(50, 50, Kind("board", "red", "medium")),
+    )
+    scene = Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
+
+    def matched(phrase):
+        return [index for index, thing in enumerate(things) if phrase.matches(thing, scene)]
+
+    board = Description("board")
+    assert matched(Phrase(Description("flag"))) == [0, 1, 2]
+    assert matched(Phrase(Description("flag", "red"))) == [0, 2]
+    assert matched(Phrase(Description("flag", None, "large"))) == [1, 2]
+    assert matched(Phrase(Description("flag", "red", "large"))) == [2]
+    assert matched(Phrase(Description("flag"), "left of", board)) == [0, 1]
+    assert matched(Phrase(Description("flag", "red"), "right of", board)) == [2]
+
+
+def test_how_phrases_read_and_are_typed():
+    plain, full = Description("flag"), Description("flag", "red", "large")
+    assert [Phrase(plain).type, Phrase(full).type] == ["name", "attribute"]
+    related = Phrase(full, "left of", Description("kite", "orange"))
+    assert related.text == "large red flag left of an orange kite"
+    assert related.structure(7) == {
+        "name": "flag",
+        "attributes": ["large", "red"],
+        "relation_ids": [7],
+        "relation_descriptions": [["left of", "orange kite"]],
+        "type": "verbose",
+    }
+    assert Phrase(plain, "above", Description("wall")).type == "relation"
+    assert Phrase(plain, "above", Description("wall")).text == "flag above a wall"
+
+
+def test_every_split_has_phrases_of_its_types():
+    phrases = [phrase for index in range(20) for phrase in draw_image("test", index)[1]]
+    assert 4 <= len(phrases) / 20 <= 6
+    assert {phrase.type for phrase in phrases} == {"name", "attribute", "relation", "verbose"}
+
+
+def test_held_out_pairs_are_a_permutation():
+    assert {category for category, _ in HELD_OUT} == set(CATEGORIES)
+    assert {colour for _, colour in HELD_OUT} == set(COLOURS)
+    assert len(HELD_OUT) == 8
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_held_out_pairs_are_drawn_and_named_in_unseen_only(split):
+    for index in range(0, SPLITS[split], SPLITS[split] // 50):
+        scene, phrases = draw_image(split, index)
+        drawn = {(thing.kind.category, thing.kind.colour) for thing in scene.objects}
+        named = [{named_pair(phrase.subject), named_pair(phrase.reference)} for phrase in phrases]
+        assert phrases
+        if split == "unseen":
+            assert drawn & HELD_OUT
+            assert all(named_pair(phrase.subject) in HELD_OUT for phrase in phrases)
+        else:
+            assert not drawn & HELD_OUT
+            assert not set().union(*named) & HELD_OUT
+
+
+# The data set
+
+
+def test_outlines_give_the_masks_back():
+    overlaps = []
+    for index in range(30):
+        for thing in draw_image("train", index)[0].objects:
+            drawn = fill([trace_outline(thing.mask)])
+            overlaps.append((drawn & thing.mask).sum() / (drawn | thing.mask).sum())
+    assert min(overlaps) >= 0.97
+    assert np.mean(overlaps) >= 0.999
+
+
+def test_outlines_of_small_and_thin_masks():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[4, 3:9] = mask[4:12, 6] = mask[11, 6:14] = mask[8, 2:7] = True
+    assert np.array_equal(fill([trace_outline(mask)], side=20), mask)
+    mask[:] = False
+    mask[5:9, 0:20] = True
+    assert sorted(trace_outline(mask)) == [(0, 5), (0, 8), (19, 5), (19, 8)]
+
+
+def test_the_official_layout(small_root):
+    names = {f"{kind}_{split}.json" for kind in ("refer", "refer_input") for split in FEW}
+    assert {path.name for path in small_root.iterdir()} == names | {
+        "image_data_split.json",
+        "name_att_rel_count.json",
+        "images",
+    }
+    images = json.loads((small_root / "image_data_split.json").read_text())
+    assert [sum(image["split"] == split for image in images) for split in FEW] == list(FEW.values())
+    assert all(set(image) == {"image_id", "width", "height", "split", "url"} for image in images)
+    assert {int(path.stem) for path in (small_root / "images").iterdir()} == {image["image_id"] for image in images}
+    tasks = [task for split in FEW for task in json.loads((small_root / f"refer_{split}.json").read_text())]
+    fields = {"task_id", "image_id", "ann_ids", "instance_boxes", "Polygons", "phrase", "phrase_structure"}
+    assert all(set(task) == fields for task in tasks)
+    assert len({task["task_id"] for task in tasks}) == len(tasks)
+    inputs = [task for split in FEW for task in json.loads((small_root / f"refer_input_{split}.json").read_text())]
+    assert [(task["task_id"], task["phrase"]) for task in inputs] == [(task["task_id"], task["phrase"]) for task in tasks]
+    assert not any("Polygons" in task or "type" in task["phrase_structure"] for task in inputs)
+    counts = json.loads((small_root / "name_att_rel_count.json").read_text())
+    assert sum(count for _, count in counts["cat"]) == len(tasks)
+
+
+def test_a_task_holds_all_that_match(small_root):
+    first_id = 1
+    for split, count in FEW.items():
+        tasks = json.loads((small_root / f"refer_{split}.json").read_text())
+        for index in range(count):
+            scene, phrases = draw_image(split, index)
+            mine = [task for task in tasks if task["image_id"] == first_id + index]
+            assert [task["phrase"] for task in mine] == [phrase.text for phrase in phrases]
+            for task, phrase in zip(mine, phrases, strict=True):
+                matching = [thing for thing in scene.objects if phrase.matches(thing, scene)]
+                target = np.logical_or.reduce([thing.mask for thing in matching])
+                found = fill([polygon for instance in task["Polygons"] for polygon in instance])
+                assert (found & target).sum() / (found | target).sum() >= 0.97
+                assert len(task["ann_ids"]) == len(task["instance_boxes"]) == len(matching)
+                x, y, width, height = task["instance_boxes"][0]
+                assert (x, y, x + width - 1, y + height - 1) == matching[0].box
+        first_id += count
+
+
+def test_the_reader_of_the_real_data_reads_it(small_root):
+    for split, count in FEW.items():
+        data = PhraseCut(small_root, split=split, training=False)
+        assert len(data) == count
+        sample = data[(0, 0)]
+        assert sample.image.shape == (3, 176, 176)
+        drawn = draw_image(split, 0)[0].image.transpose(2, 0, 1)
+        assert np.abs(sample.image.numpy().astype(int) - drawn).mean() < 8  # JPEG
+
+
+def test_written_once_the_same_bytes_each_time(small_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "SPLITS", FEW)
+    again = materialize(tmp_path / "again")
+    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert len(files) == 10 + sum(FEW.values())
+    assert all((again / name).read_bytes() == (small_root / name).read_bytes() for name in files)
+    monkeypatch.setattr(mini, "_write", lambda root: pytest.fail("written a second time"))
+    assert materialize(again) == again
+
+
+def test_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "SPLITS", {"train": 1, "unseen": 1})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = materialize()
+    assert root.parent == tmp_path / "clipseg"
+    assert [path.name for path in root.parent.iterdir()] == [root.name]
+
+
+def test_nothing_half_written(tmp_path, monkeypatch):
+    def fail(root: Path) -> None:
+        root.mkdir()
+        (root / "half").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mini, "_write", fail)
+    with pytest.raises(ClipSegError, match="No space left"):
+        materialize(tmp_path / "mini")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "SPLITS", {"train": 1, "unseen": 1})
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ClipSegError, match="empty folder"):
+        materialize(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+# The CLIP
+
+
+def test_captions_are_true_of_their_own_drawing():
+    drawings = Drawings(0, count=40)
+    images, captions, claims, facts = zip(*(drawings[index] for index in range(40)), strict=True)
+    is_true = truth(torch.stack(claims), torch.stack(facts))
+    assert bool(is_true.diagonal().all())
+    assert 40 <= int(is_true.sum()) < 400
+    assert all(image.shape == (3, 112, 112) and image.dtype == torch.uint8 for image in images)
+    again = drawings[7]
+    assert torch.equal(again[0], images[7])
+    assert again[1] == captions[7]
+
+
+def test_truth_counts_what_is_said_only():
+    facts = torch.tensor([[0, 1, 2], [0, 3, 2]])
+    claims = torch.tensor([[0, -1, 2], [0, 3, -1]])
+    assert truth(claims, facts).tolist() == [[True, True], [False, True]]
+
+
+def test_contrastive_loss_with_one_truth_each_is_clips():
+    embeddings = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    texts = embeddings.flip(1)
+    loss = contrastive_loss(embeddings, texts, scale=torch.tensor(5.0), is_true=torch.eye(6, dtype=torch.bool))
+    logits, labels = 5.0 * embeddings @ texts.T, torch.arange(6)
+    expected = (torch.nn.functional.cross_entropy(logits, labels) + torch.nn.functional.cross_entropy(logits.T, labels)) / 2
+    assert torch.allclose(loss, expected)
+
+
+def test_the_shipped_clip_is_small_and_knows_its_words():
+    assert MINI_CLIP_PATH.stat().st_size <= 6_000_000
+    model, tokenizer = load_mini_clip()
+    assert len(model.visual.transformer.resblocks) == 12
+    known = set(vocabulary())
+    texts = [phrase.text for index in range(20) for phrase in draw_image("train", index)[1]]
+    assert set(tokenizer(texts).flatten().tolist()) <= known
+    rows = model.token_embedding.weight.detach()
+    assert bool((rows.norm(dim=1) > 0).all())
+    with safe_open(str(MINI_CLIP_PATH), framework="pt") as file:
+        assert set(file.get_tensor("token_ids").tolist()) <= known
+
+
+def test_words_it_was_never_taught_are_told_apart_the_same_way_each_time():
+    (model, tokenizer), (again, _) = load_mini_clip(), load_mini_clip()
+    person, dog = model.encode_text(tokenizer(["person", "dog"]))
+    assert not torch.allclose(person, dog, atol=0.1)
+    assert torch.equal(model.token_embedding.weight, again.token_embedding.weight)
+
+
+def test_the_shipped_clip_names_what_it_sees():
+    model, _ = load_mini_clip()
+    accuracy = zero_shot_accuracy(model, count=192, seed=77)
+    assert accuracy["pair"] >= 0.8
+    assert accuracy["category"] >= 0.8
+
+
+def test_random_weights_leave_the_global_state_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, _ = load_mini_clip(pretrained=False, seed=4)
+    assert torch.equal(torch.rand(3), expected)
+    second, _ = load_mini_clip(pretrained=False, seed=4)
+    other, _ = load_mini_clip(pretrained=False, seed=5)
+    assert torch.equal(first.visual.proj, second.visual.proj)
+    assert not torch.equal(first.visual.proj, other.visual.proj)
+
+
+def test_weights_survive_the_file(tmp_path):
+    model, tokenizer = load_mini_clip(pretrained=False, seed=2)
+    save_mini_clip(model, tmp_path / "clip.safetensors", token_ids=vocabulary(), metadata={"seed": 2})
+    loaded, _ = load_mini_clip(tmp_path / "clip.safetensors")
+    with torch.no_grad():
+        texts = tokenizer(["a photo of a red flag."])
+        assert torch.allclose(loaded.encode_text(texts), model.encode_text(texts), atol=2e-3)
+        image = torch.rand(1, 3, 112, 112)
+        assert torch.allclose(loaded.encode_image(image), model.encode_image(image), atol=1e-2)
+
+
+def test_other_files_are_refused_in_one_line(tmp_path):
+    with pytest.raises(ClipSegError, match="no such file"):
+        load_mini_clip(tmp_path / "none")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
+    with pytest.raises(ClipSegError, match="damaged"):
+        load_mini_clip(broken)
+    model, _ = load_mini_clip(pretrained=False)
+    del model.ln_final
+    save_mini_clip(model, tmp_path / "less.safetensors", token_ids=vocabulary(), metadata={})
+    with pytest.raises(ClipSegError, match=r"2 tensors differ \(first: ln_final\.bias\)"):
+        load_mini_clip(tmp_path / "less.safetensors")
+
+
+def test_pretraining_runs_and_repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipseg.tools.train_mini_clip.zero_shot_accuracy", lambda model: {"pair": 0.0})
+    for name in ("first", "second"):
+        assert pretrain(tmp_path / name, steps=2, batch_size=4) == {"pair": 0.0}
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

@@ -1,0 +1,105 @@
+"""The backbones that ship as configs, and the tables' rows that change the backbone: composed, and run as narrow clones."""
+
+import open_clip
+import pytest
+import torch
+from composed import train_settings
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+from places import CONFIGS
+
+from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.clip_weights import load_backbone
+from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+from clipseg.network.read_outs import blocks_at
+from clipseg.run.settings import ModelSettings
+
+NAMES = sorted(path.stem for path in (CONFIGS / "backbone").glob("vit_*.yaml"))
+
+
+def model_settings(*overrides: str) -> ModelSettings:
+    return train_settings(*overrides, "data.root=somewhere").model
+
+
+def narrow_clone(name: str) -> CLIPBackbone:
+    """An open_clip model with its own depth, patch and native size, and random weights a small fraction as wide."""
+    vision = open_clip.get_model_config(name)["vision_cfg"] | {"width": 16, "head_width": 8}
+    torch.manual_seed(0)
+    clip = CLIP(24, CLIPVisionCfg(**vision), CLIPTextCfg(width=16, heads=2, layers=1), quick_gelu=True)
+    return CLIPBackbone(clip, SimpleTokenizer(), name=f"narrow {name}")
+
+
+def test_the_backbones_there_are():
+    assert NAMES == ["vit_b16", "vit_b32", "vit_l14", "vit_l14_336"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openai_s_weights_fit_the_model_s_activation(name: str):
+    settings = model_settings("experiment=phrasecut_pc", f"backbone={name}").backbone
+    assert "openai" in open_clip.list_pretrained_tags_by_model(settings.name)
+    assert open_clip.get_model_config(settings.name)["quick_gelu"]
+    assert open_clip.get_pretrained_cfg(settings.name, settings.pretrained)["quick_gelu"]
+
+
+@pytest.mark.parametrize("head", ["plain", "refined"])
+@pytest.mark.parametrize(
+    ("name", "patch_size", "layers"),
+    [("vit_b32", 32, (3, 7, 9)), ("vit_l14", 14, (6, 14, 18)), ("vit_l14_336", 14, (6, 14, 18))],
+)
+def test_a_narrow_clone_segments_at_its_size(name: str, patch_size: int, layers: tuple[int, ...], head: str):
+    settings = model_settings("experiment=phrasecut_pc", f"backbone={name}", f"model.head={head}")
+    backbone = narrow_clone(settings.backbone.name)
+    assert backbone.patch_size == patch_size
+    assert blocks_at(settings.extract_layers, backbone.depth) == layers
+    size = settings.image_size
+    model = CLIPSeg(backbone, ModelConfig(extract_layers=layers, reduce_dim=8, head=head, image_size=size)).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, size, size), ["a dog"]).shape == (1, size, size)
+        assert model(torch.randn(2, 3, 2 * patch_size, 3 * patch_size), ["a dog", "sky"]).shape[1:] == (
+            2 * patch_size,
+            3 * patch_size,
+        )
+
+
+ONE_READ_OUT = {"ablation_layer3": 0.25, "phrasecut_deconv": 0.75, "generalized_deconv": 0.75, "zeroshot_unseen4_deconv": 0.75}
+
+
+@pytest.mark.parametrize(("experiment", "depth"), ONE_READ_OUT.items())
+def test_an_experiment_s_own_read_out_wins_and_is_as_deep_in_any_vit(experiment: str, depth: float):
+    for backbone, blocks in (("vit_b16", 12), ("vit_l14", 24)):
+        layers = model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers
+        assert blocks_at(layers, blocks) == (depth * blocks,)
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("phrasecut_vitseg_pc", 0.3), ("phrasecut_vitseg_pc_plus", 0.1)])
+def test_vitseg_is_the_paper_s(name: str, threshold: float):
+    config = train_settings(f"experiment={name}", "data.root=somewhere")
+    model, training = config.model, config.training
+    assert (model.backbone.image_tower, model.backbone.image_tower_pretrained) == ("vit_base_patch16_384", True)
+    assert (model.backbone.name, model.backbone.pretrained) == ("ViT-B-16-quickgelu", "openai")
+    assert (model.extract_layers, model.reduce_dim, model.head, model.image_size) == ([3, 7, 9], 64, "plain", 384)
+    assert (training.lr, training.final_lr, config.threshold) == (1e-4, 1e-4, threshold)
+    assert config.data.visual_support == (name == "phrasecut_vitseg_pc_plus")
+
+
+def test_where_the_tower_s_weights_come_from_is_one_key():
+    key = "model.backbone.image_tower_pretrained"
+    experiment = "experiment=phrasecut_vitseg_pc"
+    assert model_settings(experiment, f"{key}=false").backbone.image_tower_pretrained is False
+    assert model_settings(experiment, f"{key}=some/file.pt").backbone.image_tower_pretrained == "some/file.pt"
+
+
+def test_no_pretraining_is_random():
+    settings = model_settings("experiment=ablation_no_pretraining")
+    assert settings.backbone.pretrained is None
+    assert settings.backbone.image_tower is None
+    assert train_settings("experiment=ablation_no_pretraining", "data.root=somewhere").training.lr == 3e-4
+    trained, random = create_model("mini"), create_model("mini", None)
+    ours, theirs = (dict(model.backbone.clip.named_parameters()) for model in (random, trained))
+    matrices = [key for key, tensor in ours.items() if tensor.ndim == 2]
+    assert len(matrices) > 50
+    assert not any(torch.equal(ours[key], theirs[key]) for key in matrices)
+    # As the run's own: the same for the same seed, another for another.
+    assert load_backbone("mini", None, seed=0).checksum() == random.backbone.checksum()
+    assert create_model("mini", None, seed=1).backbone.checksum() != random.backbone.checksum()
+    assert load_backbone("mini", "mini", seed=1).checksum() == trained.backbone.checksum()

@@ -1,0 +1,408 @@
+"""Every benchmark from the door on, on tiny data in the official formats, against a slow, obvious count of its score."""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made_data import SIZE, add_noise, box_mask, polygon, write_coco, write_folder, write_lvis, write_voc
+from PIL import Image
+from places import CONFIGS
+from scipy.integrate import simpson
+
+import clipseg
+import evaluate
+from clipseg.data.classes import LVIS_PROMPTS, PASCAL_CLASSES, coco20i_fold, pascal5i_fold, unseen_classes
+from clipseg.data.readers.pascal import PascalZeroShot
+from clipseg.entry import launch
+from clipseg.network.model import create_model
+from clipseg.network.preprocess import MEAN, STD
+from clipseg.run.benchmarks import BENCHMARKS
+from clipseg.run.distributed import Processes
+from clipseg.run.loading import IN_PROCESS
+from clipseg.run.prompt_images import embed_prompt_images
+from clipseg.run.protocols import PROTOCOLS
+from clipseg.run.settings import EvaluateConfig, PromptSettings
+from clipseg.studies.zero_shot.run import ZeroShot
+
+S = 64
+THRESHOLD = 0.5
+VARIANT = PromptSettings().visual_prompt
+
+
+def made_model(pretrained):
+    model = create_model("mini", pretrained, extract_layers=(1, 2), reduce_dim=16, image_size=S).eval()
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(20)  # so that a decoder nobody trained says yes here and no there
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Random, so that every word means something to it."""
+    return made_model(None)
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    """The embedded CLIP, to which every picture means something."""
+    return made_model("mini")
+
+
+@pytest.fixture
+def run(model, monkeypatch, tmp_path, capsys):
+    """evaluate.py with arguments -> its figures, or the line it fails with; and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+
+    def call(*arguments):
+        common = ["checkpoint=run", "device=cpu", "out=out", "data.workers=0", f"threshold={THRESHOLD}"]
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *common, *arguments])
+        status = launch(evaluate.evaluate, EvaluateConfig, configs=CONFIGS, name="evaluate")
+        printed = capsys.readouterr()
+        if status:
+            assert (status, printed.err.count("\n")) == (2, 1), printed.err
+            return printed.err, printed.out
+        assert printed.err == ""
+        assert "<html" in Path("out/report.html").read_text()
+        return json.loads(Path("out/metrics.json").read_text()), printed.out
+
+    return call
+
+
+# The second implementation: one picture, one class, one pixel after the other.
+
+
+def pixels_of(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB")).transpose(2, 0, 1)).float()[None] / 255
+
+
+def inner(height: int, width: int, keep: bool) -> tuple[int, int]:
+    return (round(height * S / max(height, width)), round(width * S / max(height, width))) if keep else (S, S)
+
+
+def on_canvas(pixels: torch.Tensor, keep: bool) -> torch.Tensor:
+    """[1, 3, H, W] in [0, 1] -> [1, 3, S, S] in [0, 1], padded with the mean colour."""
+    height, width = inner(*pixels.shape[2:], keep)
+    canvas = torch.tensor(MEAN)[None, :, None, None].repeat(1, 1, S, S)
+    canvas[:, :, :height, :width] = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=True)
+    return canvas
+
+
+def mask_on_canvas(mask: np.ndarray, keep: bool) -> np.ndarray:
+    height, width = inner(*mask.shape, keep)
+    small = np.zeros((S, S), dtype=mask.dtype)
+    for y in range(height):
+        for x in range(width):
+            small[y, x] = mask[y * mask.shape[0] // height, x * mask.shape[1] // width]
+    return small
+
+
+@torch.no_grad()
+def answer(model, photo: Path, condition: torch.Tensor, keep: bool) -> np.ndarray:
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return model((on_canvas(pixels_of(photo), keep) - mean) / std, condition).sigmoid()[0].numpy()
+
+
+@torch.no_grad()
+def shown(model, photo: Path, mask: np.ndarray, keep: bool) -> torch.Tensor:
+    small = torch.from_numpy(mask_on_canvas(mask, keep))[None]
+    return embed_prompt_images(model.backbone, on_canvas(pixels_of(photo), keep), small, VARIANT)
+
+
+def slow_scores(tasks, keep: bool) -> dict[str, float]:
+    """tasks: (class, probability [S, S], truth [H, W], valid [H, W]) each."""
+    at_size, at_own, precision, recall = defaultdict(list), defaultdict(list), [], []
+    for name, probability, truth, valid in tasks:
+        height, width = inner(*truth.shape, keep)
+        inside = np.zeros((S, S), dtype=bool)
+        inside[:height, :width] = True
+        kept = inside & (mask_on_canvas(valid, keep) > 0)
+        at_size[name].append((probability[kept], mask_on_canvas(truth, keep)[kept] > 0))
+        own = torch.from_numpy(probability[:height, :width].copy())[None, None]
+        own = F.interpolate(own, truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+        at_own[name].append((own[valid > 0], truth[valid > 0] > 0))
+
+    def iou(pairs, threshold=THRESHOLD, background=False):
+        yes = [((p <= np.float32(threshold)) if background else (p > np.float32(threshold)), t != background) for p, t in pairs]
+        return sum((p & t).sum() for p, t in yes) / max(sum((p | t).sum() for p, t in yes), 1)
+
+    everything = [pair for pairs in at_size.values() for pair in pairs]
+    for step in range(1, 50):
+        predicted = [(p > np.float32(step / 50), t) for p, t in everything]
+        hits, found = sum((p & t).sum() for p, t in predicted), sum(p.sum() for p, _ in predicted)
+        if found:
+            precision.append(hits / found)
+            recall.append(hits / sum(t.sum() for _, t in predicted))
+    places = sorted({r: recall.index(r) for r in recall}.items())
+    return {
+        "miou": np.mean([iou(pairs) for pairs in at_size.values()]),
+        "iou_fg": iou(everything),
+        "iou_bin": (iou(everything) + iou(everything, background=True)) / 2,
+        "ap": simpson([precision[i] for _, i in places], x=[r for r, _ in places]) if len(places) > 1 else 0.0,
+        "miou_official": np.mean([iou(pairs) for pairs in at_own.values()]),
+        "mean_iou_official": np.mean([iou([pair]) for pairs in at_own.values() for pair in pairs]),
+    }
+
+
+def check(figures, tasks, *, keep: bool) -> None:
+    answers = np.concatenate([probability.ravel() for _, probability, _, _ in tasks])
+    assert 0.1 < (answers > THRESHOLD).mean() < 0.9, "the made model must say both yes and no"
+    expected = slow_scores(tasks, keep)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=5e-4)
+    assert figures["samples"] == len(tasks)
+
+
+VOC = {
+    "2007_000033": {"aeroplane": (2, 2, 9, 9), "bird": (12, 12, 20, 20)},
+    "2007_000042": {"bird": (5, 5, 15, 15), "tv monitor": (18, 2, 23, 12)},
+    "2007_000061": {"boat": (1, 1, 8, 8), "bottle": (10, 10, 22, 20)},
+    "2007_000123": {"aeroplane": (4, 4, 20, 10), "bicycle": (3, 14, 9, 20)},
+    "2008_000007": {"bicycle": (0, 0, 12, 24), "boat": (14, 2, 22, 20), "bottle": (1, 25, 10, 30)},
+}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    labels = write_voc(tmp_path / "voc", VOC)
+    add_noise(tmp_path / "voc")
+    folder = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    return labels, folder
+
+
+def test_pascal5i_one_shot(seeing, run, voc, monkeypatch):
+    labels, photos = voc
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing)
+    figures, printed = run("benchmark=pascal5i_one_shot", "fold=0", "data.root=voc")
+    episodes = json.loads(Path("out/episodes.json").read_text())["episodes"]
+    pairs = {(image, name) for image, boxes in VOC.items() for name in boxes if name in pascal5i_fold(0)}
+    assert {(episode["query"], episode["name"]) for episode in episodes} == pairs
+    tasks = []
+    for episode in episodes:
+        label = PASCAL_CLASSES.index(episode["name"]) + 1
+        support = labels[episode["support"]] == label
+        condition = shown(seeing, photos / f"{episode['support']}.jpg", support.astype(np.uint8), keep=True)
+        query = labels[episode["query"]]
+        probability = answer(seeing, photos / f"{episode['query']}.jpg", condition, keep=True)
+        tasks.append((episode["name"], probability, (query == label).astype(np.uint8), (query != 255).astype(np.uint8)))
+    check(figures, tasks, keep=True)
+    assert "mIoU, original size" in printed
+
+    Path("out/episodes.json").rename("fixed.json")
+    again, _ = run("benchmark=pascal5i_one_shot", "fold=0", "data.root=voc", "episodes=fixed.json", "seed=9")
+    figures.pop("seconds"), again.pop("seconds")
+    assert again == figures, "written episodes repeat a score, whatever the seed"
+
+
+@pytest.mark.parametrize(("override", "template"), [((), "a photo of a {}."), (("prompt.templates=plain",), "{}")])
+def test_pascal5i_text(model, run, voc, override, template):
+    labels, photos = voc
+    figures, _ = run("benchmark=pascal5i_text", "fold=0", "data.root=voc", "save_predictions=masks", *override)
+    tasks = []
+    for image, label_map in labels.items():
+        for label, name in enumerate(PASCAL_CLASSES[:5], start=1):
+            if (label_map == label).any():
+                condition = model.encode_text([template.format(name)])
+                probability = answer(model, photos / f"{image}.jpg", condition, keep=True)
+                tasks.append((name, probability, (label_map == label).astype(np.uint8), (label_map != 255).astype(np.uint8)))
+                assert np.asarray(Image.open(f"masks/{image}__{name}.png")).shape == label_map.shape
+    check(figures, tasks, keep=True)
+
+
+def test_coco20i(model, run, tmp_path):
+    one, two = (2, 3, 9, 12), (11, 1, 30, 8)
+    names = coco20i_fold(2)[:3]
+    shows = {5: {names[0]: one, names[1]: two}, 9: {names[0]: two, names[2]: one}, 12: {names[1]: one, names[2]: two}}
+    rest = {i: [(name, polygon(one)) for name in coco20i_fold(2)[3:]] for i in (50, 51)}
+    write_coco(tmp_path / "coco", {i: [(n, polygon(b)) for n, b in boxes.items()] for i, boxes in shows.items()} | rest)
+    add_noise(tmp_path / "coco")
+    pairs = [(query, name, support) for query in shows for name in shows[query] for support in shows if support != query]
+    episodes = [{"query": str(q), "name": n, "support": str(s)} for q, n, s in pairs if n in shows[s]]
+    content = {"benchmark": "coco20i", "split": "val2014", "fold": 2, "seed": 0, "episodes": episodes}
+    Path("fixed.json").write_text(json.dumps(content))
+    valid = np.ones(SIZE, dtype=np.uint8)
+
+    def photo_of(image: str) -> Path:
+        return tmp_path / "coco" / "val2014" / f"COCO_val2014_{int(image):012d}.jpg"
+
+    for benchmark in ("coco20i_one_shot", "coco20i_text"):
+        figures, _ = run(f"benchmark={benchmark}", "fold=2", "data.root=coco", "episodes=fixed.json")
+        tasks = []
+        for episode in episodes:
+            name, query, support = episode["name"], episode["query"], episode["support"]
+            if benchmark == "coco20i_text":
+                condition = model.encode_text([f"a photo of a {name}."])
+            else:
+                condition = shown(model, photo_of(support), box_mask(shows[int(support)][name]), keep=True)
+            tasks.append((name, answer(model, photo_of(query), condition, keep=True), box_mask(shows[int(query)][name]), valid))
+        check(figures, tasks, keep=True)
+
+
+@pytest.mark.parametrize("kind", LVIS_PROMPTS)
+def test_lvis(model, run, tmp_path, kind):
+    boxes = [(2, 3, 9, 12), (11, 1, 30, 8), (20, 12, 25, 22)]
+    shows = {
+        3: ["armchair", "bird", "zebra"],
+        4: ["duck", "jeep", "wheelchair"],
+        6: ["zebra"],
+        7: ["pony", "motorcycle", "person"],
+        8: ["bottle", "kayak"],
+    }
+    write_lvis(tmp_path / "lvis", {i: [(n, polygon(b)) for n, b in zip(ns, boxes, strict=False)] for i, ns in shows.items()})
+    add_noise(tmp_path / "lvis")
+    figures, _ = run(f"benchmark=lvis_{kind}", "data.root=lvis")
+    tasks = []
+    for image, names in shows.items():
+        for prompt, categories in LVIS_PROMPTS[kind].items():
+            truth = np.zeros(SIZE, dtype=np.uint8)
+            for name, box in zip(names, boxes, strict=False):
+                if name in categories:
+                    truth |= box_mask(box)
+            if truth.any():
+                photo = tmp_path / "lvis" / f"{'train' if image % 2 else 'val'}2017" / f"{image:012d}.jpg"
+                probability = answer(model, photo, model.encode_text([prompt]), keep=False)
+                tasks.append((prompt, probability, truth, np.ones(SIZE, dtype=np.uint8)))
+    check(figures, tasks, keep=False)
+
+
+def test_folder(model, run, tmp_path):
+    lines = write_folder(tmp_path / "own")
+    figures, _ = run("benchmark=folder", "data.root=own")
+    valid = np.ones(SIZE, dtype=np.uint8)
+    tasks = [
+        (
+            phrase,
+            answer(model, tmp_path / "own/photos" / f"{name}.jpg", model.encode_text([phrase]), False),
+            box_mask(box),
+            valid,
+        )
+        for name, phrase, box in lines
+    ]
+    check(figures, tasks, keep=False)
+
+
+@pytest.mark.parametrize("background_threshold", [None, 0.6])
+def test_pascal_zeroshot(model, run, voc, background_threshold):
+    labels, photos = voc
+    override = [] if background_threshold is None else [f"background_threshold={background_threshold}"]
+    figures, printed = run("benchmark=pascal_zeroshot", "unseen=4", "data.root=voc", *override)
+    pixels, pixels_by_image = [], []
+    for image, label_map in labels.items():
+        first = len(pixels)
+        one = [model.encode_text([name]) for name in ("background", *PASCAL_CLASSES)]
+        maps = np.stack([answer(model, photos / f"{image}.jpg", condition, keep=False) for condition in one])
+        truth = mask_on_canvas(label_map, keep=False)
+        for y in range(S):
+            for x in range(S):
+                if truth[y, x] != 255:
+                    best = 1 + int(maps[1:, y, x].argmax())
+                    is_background = (
+                        3 * maps[0, y, x] >= maps[best, y, x]
+                        if background_threshold is None
+                        else maps[best, y, x] <= np.float32(background_threshold)
+                    )
+                    pixels.append((truth[y, x], 0 if is_background else best))
+        pixels_by_image.append(pixels[first:])
+    iou = {}
+    for label, name in enumerate(("background", *PASCAL_CLASSES)):
+        union = sum(label in pair for pair in pixels)
+        if union:
+            iou[name] = sum(pair == (label, label) for pair in pixels) / union
+    unseen = [iou[name] for name in unseen_classes(4) if name in iou]
+    seen = [iou[name] for name in iou if name not in unseen_classes(4) and name != "background"]
+    assert figures["miou_seen"] == pytest.approx(np.mean(seen), abs=1e-3)
+    assert figures["miou_unseen"] == pytest.approx(np.mean(unseen), abs=1e-3)
+    assert figures["iou/background"] == figures["iou_background"] == pytest.approx(iou["background"], abs=1e-3)
+    assert figures["samples"] == len(VOC)
+    assert "mIoU unseen" in printed
+    assert sum(map(sum, json.loads(Path("out/confusion.json").read_text())["rows_are_truth"])) == len(pixels)
+    miou = json.loads(Path("out/image_miou.json").read_text())
+    assert miou.keys() == labels.keys()
+    for number, image in enumerate(labels):
+        own = pixels_by_image[number]
+        ratios = [sum(p == (c, c) for p in own) / sum(c in p for p in own) for c in {c for p in own for c in p}]
+        assert miou[image] == pytest.approx(np.mean(ratios), abs=1e-3)
+    page = Path("out/report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3 * len(VOC)
+    assert "#e0e0c0" in page, "what is not counted has its colour in the legend"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "arguments", "value"),
+    [
+        ("pascal5i_pc_plus", ["benchmark=pascal5i_one_shot", "fold=0"], "59.5"),
+        ("pascal5i_deconv", ["benchmark=pascal5i_text", "fold=0"], "63.2"),
+        ("zeroshot_unseen4_clipseg", ["benchmark=pascal_zeroshot", "unseen=4"], "47.3"),
+    ],
+)
+def test_the_paper_s_values_stand_beside_ours(run, voc, experiment, arguments, value):
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(f"experiment: {experiment}\nfold: null\ndata:\n  root: voc\n")
+    _, printed = run(*arguments)
+    assert value in printed
+    assert value in Path("out/report.html").read_text()
+    origin = json.loads(Path("out/provenance.json").read_text())
+    assert origin["experiment"] == (f"{experiment}_fold0" if "fold=0" in arguments else experiment)
+    assert origin["split"] == "val"
+
+
+def test_another_fold_than_the_one_held_out_is_refused(run, voc):
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("experiment: pascal5i_pc\nfold: 2\ndata:\n  root: voc\n")
+    assert "trained with fold 2 held out" in run("benchmark=pascal5i_text", "fold=0")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["benchmark=pascal5i_one_shot"], "benchmark=pascal5i_one_shot needs fold; add fold=0"),
+        (["benchmark=pascal5i_text", "fold=4"], "fold=4 does not exist; expected one of 0, 1, 2, 3"),
+        (["benchmark=pascal_zeroshot"], "needs unseen; add unseen=10"),
+        (["benchmark=pascal_zeroshot", "unseen=3"], "no set of 3 unseen classes"),
+        (["benchmark=pascal_zeroshot", "unseen=4", "background_threshold=2"], "background_threshold=2.0 must lie in [0, 1]"),
+        (["benchmark=phrasecut", "fold=1"], "fold=1 means nothing to benchmark=phrasecut"),
+        (["benchmark=pascal5i_text", "fold=1", "episodes=x.json"], "episodes=x.json means nothing to benchmark=pascal5i_text"),
+        (["benchmark=pascal_zeroshot", "unseen=4", "save_predictions=x"], "save_predictions=x means nothing"),
+        (["benchmark=pascal5i_one_shot", "fold=3"], "fewer than two images"),
+        (["benchmark=coco20i_text", "fold=0"], "not COCO's layout"),
+        (["benchmark=lvis_meronymy"], "not LVIS's layout"),
+        (["benchmark=folder"], "not a folder of your own"),
+        (["benchmark=pascal5i_text", "fold=0", "split=test"], "split 'test' unknown; expected one of val"),
+        (["benchmark=pascal"], "benchmark='pascal' is unknown"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(run, voc, arguments, named):
+    assert named in run("data.root=voc", *arguments)[0]
+    assert not Path("out").exists()
+
+
+def test_every_protocol_is_a_benchmark():
+    assert set(BENCHMARKS) == set(PROTOCOLS)
+
+
+def test_two_processes_count_zero_shot_as_one(model, voc, tmp_path):
+    class Half(Processes):
+        def gather(self, value):
+            return [value]
+
+    def counted(processes):
+        evaluation = ZeroShot(
+            model=model,
+            data=PascalZeroShot(tmp_path / "voc"),
+            prompt=PromptSettings(templates="extended"),
+            seed=3,
+            background_threshold=None,
+            unseen=("cow",),
+            provenance={},
+            processes=processes,
+            reading=IN_PROCESS,
+        )
+        return evaluation.run()[0].matrix
+
+    halves = [counted(Half(rank, 2)) for rank in range(2)]
+    assert np.array_equal(halves[0] + halves[1], counted(Processes()))
+    assert all(half.sum() > 0 for half in halves)

@@ -1,0 +1,189 @@
+"""The study of visual prompts on drawn scenes: its probabilities, its files, and every variant by its name."""
+
+import json
+import math
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from places import CONFIGS
+from timm.models.vision_transformer import VisionTransformer
+
+import clipseg
+import evaluate
+from clipseg.data.mini import phrasecut as mini
+from clipseg.data.sample import Support
+from clipseg.entry import launch
+from clipseg.errors import ClipSegError
+from clipseg.network.model import create_model
+from clipseg.network.preprocess import normalise, resize_image, resize_object
+from clipseg.network.vit_tower import ViTBackbone
+from clipseg.prompts.attention import ALL_VARIANTS, choose_variants
+from clipseg.prompts.visual import VARIANTS, engineer
+from clipseg.run.conditioning import Conditioner
+from clipseg.run.distributed import Processes
+from clipseg.run.prompt_images import embed_prompt_images
+from clipseg.run.settings import EvaluateConfig, EvaluationData, PromptSettings
+from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
+from clipseg.studies.visual_prompts.run import PromptStudy, object_source
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model("mini", extract_layers=(1, 2), reduce_dim=16, image_size=112)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Forty scenes of the mini data, of which some name at least three kinds of things."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "SPLITS", {"train": 0, "val": 0, "test": 40})
+        return mini.materialize(tmp_path_factory.mktemp("drawn") / "mini")
+
+
+def source_of(root):
+    return object_source(root, split="test", settings=EvaluationData())
+
+
+def run(model, root, **options):
+    study = PromptStudy(model.backbone, source_of(root), **options)
+    return study.run(provenance={"split": "test"}, processes=Processes())
+
+
+def test_probabilities_are_those_of_a_slow_loop(model, root):
+    results = run(model, root, variants=("crop", "clip_mask_cls_all"))
+    source = source_of(root)
+    objects = {thing.key: thing for item in range(len(source)) for thing in source[item]}
+    assert set(results.key.tolist()) == objects.keys()
+    scale = float(model.backbone.clip.logit_scale.exp())
+    for row in range(0, len(results), 3):
+        thing = objects[str(results.key[row])]
+        image, mask = resize_image(thing.image, (112, 112))[None], resize_object(thing.mask, (112, 112))[None]
+        shown = {
+            "original": model.encode_image(normalise(image)),
+            "crop": model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise)[0]),
+            "clip_mask_cls_all": model.backbone.encode_masked_image(
+                normalise(image), mask, layers="all", rows="cls", how="scores_times_mask"
+            ),
+        }
+        probability = {}
+        for variant, embedding in shown.items():
+            weights = {}
+            for name in thing.names:
+                text = model.encode_text([f"a photo of a {name}"])
+                weights[name] = math.exp(scale * float(torch.cosine_similarity(embedding, text)))
+            probability[variant] = weights[thing.name] / sum(weights.values())
+        assert results.original[row] == pytest.approx(probability["original"], abs=1e-4)
+        assert results.engineered[row].tolist() == pytest.approx([probability[v] for v in results.variants], abs=1e-4)
+        assert results.choices[row] == len(thing.names) >= 3
+
+
+def test_lvis_is_read_where_its_annotations_are(tmp_path):
+    (tmp_path / "lvis_v1_train.json").write_text("{}")
+    with pytest.raises(ClipSegError, match=r"lvis_v1_train\.json: no list of categories"):
+        object_source(tmp_path, split="train", settings=EvaluationData())
+
+
+def test_what_shows_an_object_raises_its_name_s_probability(model, root):
+    """At 176 pixels, the size of the scenes, the embedded CLIP sees what is left alone; hiding nothing changes nothing."""
+    results = run(model, root, variants=("intensity0", "clip_mask_tokens_all_minus_infinity", "original"), image_size=176)
+    assert results.deltas[:, 0].mean() > 20
+    assert results.deltas[:, 1].mean() > 20
+    assert np.abs(results.deltas[:, 2]).max() < 1e-3
+
+
+def test_shards_are_the_whole(model, root):
+    class Half(Processes):
+        def gather(self, value):
+            return [value]
+
+    study = PromptStudy(model.backbone, source_of(root), variants=("blur",))
+    whole = study.run(provenance={}, processes=Processes())
+    halves = [study.run(provenance={}, processes=Half(rank, 2)) for rank in range(2)]
+    assert sorted([*halves[0].key, *halves[1].key]) == whole.key.tolist()
+    for half in halves:
+        rows = np.searchsorted(whole.key, half.key)
+        np.testing.assert_allclose(half.engineered, whole.engineered[rows], atol=1e-5)
+
+
+def test_the_door_writes_figures_and_a_page(model, root, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", "device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    assert launch(evaluate.evaluate, EvaluateConfig, configs=CONFIGS, name="evaluate") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    metrics = json.loads(Path("here/metrics.json").read_text())
+    results = PromptDeltas.load("here")
+    assert results.variants == choose_variants("all")
+    assert len(results.variants) == 18
+    for variant in results.variants:
+        assert metrics[f"delta/{variant}"] == pytest.approx(results.deltas.mean(axis=0)[results.variants.index(variant)])
+        assert variant in printed.out
+    assert results.provenance["benchmark"] == "visual_prompts"
+    page = Path("here/report.html").read_text()
+    # Six objects, each as it is, by twelve variants of its pixels, and one picture for all attention masks.
+    assert page.count("data:image/jpeg;base64,") == 6 * 14
+    assert "<svg" in page
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("variant=blurr", "variant='blurr' is unknown; expected all or one of dye_red"),
+        ("variant=original", "variant='original'"),
+        ("image_size=100", "100x100 is no multiple of the patch size 16"),
+        ("data.root=nowhere", "nowhere"),
+        ("split=tset", "tset"),
+    ],
+)
+def test_a_bad_argument_is_one_line(model, root, monkeypatch, tmp_path, capsys, override, named):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", override]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    assert launch(evaluate.evaluate, EvaluateConfig, configs=CONFIGS, name="evaluate") == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert not Path("here").exists()
+
+
+def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(model, root):
+    tower = VisionTransformer(img_size=112, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=0)
+    shown = []
+    for backbone in (model.backbone, ViTBackbone(model.backbone, tower, name="finer patches")):
+        study = PromptStudy(backbone, source_of(root), variants=("clip_mask_cls_all",), image_size=112)
+        (sheet,) = islice(study._sheets(0), 1)
+        shown.append(sheet.pictures[-1].pixels)
+    assert backbone.patch_size == 8
+    assert np.array_equal(*shown)
+
+
+def test_every_row_of_the_table_is_a_variant():
+    assert PAPER.keys() <= set(ALL_VARIANTS)
+    assert len(choose_variants("all")) == len(ALL_VARIANTS) - 1
+    assert choose_variants("blur") == ("blur",)
+
+
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
+def test_every_variant_is_a_choice_of_training(model, variant):
+    condition = Conditioner(PromptSettings(visual_prompt=variant))
+    image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(50, 60, dtype=torch.uint8)
+    mask[10:30, 20:40] = 1
+    found = condition.embed(model, [Support(image=image, mask=mask)])
+    images, masks = resize_image(image, (112, 112))[None], resize_object(mask, (112, 112))[None]
+    assert torch.equal(found, embed_prompt_images(model.backbone, images, masks, variant))
+    assert torch.equal(found, model.encode_image(normalise(images))) == (variant == "original")
+
+
+def test_an_unknown_variant_of_training_is_refused():
+    with pytest.raises(
+        ClipSegError, match=r"prompt.visual_prompt='blurr' unknown; expected one of original, .*clip_mask_cls_all"
+    ):
+        Conditioner(PromptSettings(visual_prompt="blurr"))
