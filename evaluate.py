@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig) -> None:
             config=config,
             model=model,
             root=data_root(root, PROTOCOLS[config.benchmark].layout),
-            folder=Path(processes.from_main(config.out)),
+            folder=Path(processes.broadcast(config.out)),
             origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
             processes=processes,
         )

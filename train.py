@@ -1,4 +1,4 @@
-"""Train a decoder: `python train.py experiment=NAME [key=value …]`; without arguments the embedded mini experiment.
+"""Train a decoder: `python train.py experiment=NAME [key=value …]`; without arguments the bundled mini experiment.
 
 One process or many (`torchrun --nproc_per_node=N train.py …`), one output folder, `OUT`:
 `config.yaml`, `provenance.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard's files, `eval/<split>/`.
@@ -26,7 +26,7 @@ from clipseg.run.log import RunLog, recorded_steps
 from clipseg.run.protocols import FORMATS
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
-from clipseg.run.training import fit
+from clipseg.run.training import train_decoder
 from clipseg.run.training_data import training_data, validation_data
 from clipseg.run.validation import Validation
 
@@ -36,11 +36,11 @@ def train(config: TrainConfig) -> None:
     set_deterministic(config.deterministic)
     device = choose_device(config.device)
     with started(device) as processes, stoppable(f"go on with resume=auto out={config.out}") as interruption:
-        folder = Path(processes.from_main(config.out))
+        folder = Path(processes.broadcast(config.out))
         # Rank 0 alone looks: it alone writes there, and the others may be on machines that do not see its disk.
-        state = processes.from_main(find_resume(config.resume, folder) if processes.is_main else None)
+        state = processes.broadcast(find_resume(config.resume, folder) if processes.is_main else None)
         done = config.resume == "auto" and state is not None and finished(config, folder, state["step"])
-        if processes.from_main(done):
+        if processes.broadcast(done):
             if processes.is_main:
                 print(f"{folder}: finished already")
             return
@@ -88,7 +88,7 @@ def train(config: TrainConfig) -> None:
         ) as log:
             log.config(to_yaml(config))
             validation = Validation(evaluation, images=config.training.validation_images, log=log)
-            fit(
+            train_decoder(
                 model,
                 data,
                 settings=config.training,

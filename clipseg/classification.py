@@ -29,7 +29,7 @@ def classify(
     """How well each name fits an image: softmax over CLIP's scaled cosines.
 
     The image is prepared as CLIP was trained, not as CLIPSeg takes it: its shorter side resampled (bicubic) to CLIP's native
-    size, the centre cut out, CLIP's own mean and standard deviation (the embedded CLIP was trained with ImageNet's).
+    size, the centre cut out, CLIP's own mean and standard deviation (the bundled CLIP was trained with ImageNet's).
 
     Args:
         image: path, bytes of a file, PIL image of any mode, array or tensor.

@@ -1,4 +1,4 @@
-"""What the doors share: a user's error becomes one line on standard error and status 2, a config becomes checked settings.
+"""Shared by the entry points: a user's error becomes one line on standard error and status 2, a config becomes settings.
 
 Statuses: 0 all was done; 2 an error a user can mend; 75 (EX_TEMPFAIL of sysexits.h: try again) stopped by a signal, and
 resumable; 130 ended by Ctrl-C at once; 141 ended since nobody reads what it prints, as after `| head`; 1, with a traceback, a
@@ -78,7 +78,7 @@ def _is_output_closed() -> bool:
 
 
 def _fail(message: str, *, status: int = 2) -> int:
-    if _is_first_to_tell():
+    if _claim_error_report():
         print(f"error: {_printable(message)}", file=sys.stderr)
     return status
 
@@ -88,13 +88,13 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
-def _is_first_to_tell() -> bool:
+def _claim_error_report() -> bool:
     if "WORLD_SIZE" not in os.environ:
         return True
     # Imported here: a command that stands alone needs no torch to say what is wrong.
-    from clipseg.run.distributed import is_first_to_tell
+    from clipseg.run.distributed import claim_error_report
 
-    return is_first_to_tell()
+    return claim_error_report()
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

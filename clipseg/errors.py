@@ -1,7 +1,7 @@
 """The one error a user can cause, and the wish to end early.
 
-Every wing raises `ClipSegError` for bad input; only the doors (`train.py`, `evaluate.py`, `clipseg`) turn it into one line on
-standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
+Every folder raises `ClipSegError` for bad input; only the entry points (`train.py`, `evaluate.py`, `clipseg`) turn it into
+one line on standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
 """
 
 

@@ -55,7 +55,7 @@ and predictions.jsonl, one line a photo: for each prompt the area (a part of the
         default="CIDAS/clipseg-rd64-refined",
         metavar="W",
         help="a trained model: a run folder or checkpoint, an authors' .pth, a folder or hub name in transformers' layout, "
-        "or 'mini', the embedded toy (default: %(default)s)",
+        "or 'mini', the bundled toy (default: %(default)s)",
     )
     parser.add_argument(
         "--threshold",

@@ -1,4 +1,4 @@
-"""PhraseCut's official layout on disk -> `Sample`s. One reader serves the real data set, the embedded one and a user's own."""
+"""PhraseCut's official layout on disk -> `Sample`s. One reader serves the real data set, the bundled one and a user's own."""
 
 import warnings
 from pathlib import Path

@@ -134,7 +134,7 @@ def paper_values(experiment: str, benchmark: str) -> dict[str, float] | None:
     return values
 
 
-def is_drawn(provenance: Mapping[str, Any]) -> bool:
+def is_synthetic(provenance: Mapping[str, Any]) -> bool:
     """Whether a result is of the data that draw themselves (`data.root=mini`), whose height says nothing beside the paper's."""
     config = provenance.get("config")
     data = config.get("data") if isinstance(config, Mapping) else None
@@ -143,6 +143,6 @@ def is_drawn(provenance: Mapping[str, Any]) -> bool:
 
 def paper_beside(provenance: Mapping[str, Any]) -> dict[str, float] | None:
     """`paper_values` for the experiment and benchmark of a result; None also where its data are drawn."""
-    if is_drawn(provenance):
+    if is_synthetic(provenance):
         return None
     return paper_values(str(provenance.get("experiment")), str(provenance.get("benchmark")))

@@ -27,7 +27,7 @@ def load_backbone(name: str, pretrained: str | Path | None, *, seed: int = 0) ->
     """A frozen CLIP by name.
 
     Args:
-        name: an open_clip model name, such as "ViT-B-16-quickgelu"; "mini", the embedded CLIP of the drawn data set; or
+        name: an open_clip model name, such as "ViT-B-16-quickgelu"; "mini", the bundled CLIP of the synthetic data set; or
             "transformers", whatever CLIP the folder `pretrained` holds.
         pretrained: an open_clip tag ("openai"), a local weights file or a folder that holds one, in open_clip's layout or in
             transformers' (CLIPModel, CLIPSeg), or None for random weights.

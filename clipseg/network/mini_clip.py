@@ -1,8 +1,8 @@
-"""The embedded CLIP: an open_clip model of three million parameters whose weights ship with the package.
+"""The bundled CLIP: an open_clip model of three million parameters whose weights ship with the package.
 
 It stands in for CLIP where CLIP's weights cannot be had: same class, same read-outs after blocks 3, 7 and 9 of 12, same patch
-size. It has seen nothing but drawn scenes (`python -m clipseg.tools.train_mini_clip` trains it) and knows 8 kinds of things,
-8 colours and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for CLIP.
+size. It has seen nothing but synthetic scenes (`python -m clipseg.tools.train_mini_clip` trains it) and knows 8 kinds of
+things, 8 colours and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for CLIP.
 """
 
 import json
@@ -35,7 +35,7 @@ _TOKEN_IDS = "token_ids"
 def load_mini_clip(
     path: Path | None = None, *, pretrained: bool = True, seed: int = 0
 ) -> tuple[CLIP, Callable[[list[str]], Tensor]]:
-    """Build the embedded CLIP.
+    """Build the bundled CLIP.
 
     Args:
         path: weights that `save_mini_clip` wrote; None for those of the package.
@@ -75,7 +75,7 @@ def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
     wrong |= {key for key in expected.keys() & found.keys() if expected[key].shape != found[key].shape}
     if wrong:
         raise ClipSegError(
-            f"{path}: not the embedded CLIP, {len(wrong)} tensors differ (first: {min(wrong)}); install the package anew"
+            f"{path}: not the bundled CLIP, {len(wrong)} tensors differ (first: {min(wrong)}); install the package anew"
         )
     return {key: value.float() for key, value in found.items()}
 

@@ -178,7 +178,7 @@ def create_model(
     """A model with a fresh decoder.
 
     Args:
-        backbone: any open_clip ViT ("ViT-B-16-quickgelu" is the paper's), or "mini", the embedded one.
+        backbone: any open_clip ViT ("ViT-B-16-quickgelu" is the paper's), or "mini", the bundled one.
         pretrained: an open_clip tag, a local weights file or folder, or None for random weights. "mini" has weights of its
             own only, which the default means there.
         extract_layers: the blocks whose output the decoder reads, ascending: 0-based indices, or fractions of the depth in

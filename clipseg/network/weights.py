@@ -45,7 +45,7 @@ def load(
     Args:
         x: a run folder (its last checkpoint) or checkpoint file of train.py; a released folder; a state dict of the authors
             (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth); a folder in transformers' layout, or the name of one on the
-            Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the embedded model.
+            Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the bundled model.
         device: where the model goes.
         pretrained: where CLIP's weights come from when x holds the decoder alone: an open_clip tag, or a local file or
             folder. By default what the file says; for the authors' files "openai".
@@ -74,7 +74,7 @@ def load(
 def _locate(x: str | Path) -> Path:
     if x == "mini":
         if not MINI_PATH.is_dir():
-            raise ClipSegError(f"{MINI_PATH}: the embedded model is missing; install the package anew")
+            raise ClipSegError(f"{MINI_PATH}: the bundled model is missing; install the package anew")
         return MINI_PATH
     path = Path(x).expanduser()
     if path.exists():

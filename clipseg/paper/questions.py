@@ -1,4 +1,4 @@
-"""The paper in miniature: which rows of its tables are asked of a sweep on the drawn data, and what they are compared with.
+"""The paper in miniature: which rows of its tables are asked of a sweep on the synthetic data, and what they are compared with.
 
 Source: the paper's Tab. 2, 3, 4 and 9.
 """

@@ -61,7 +61,7 @@ def run_folders(jobs: Sequence[TrainConfig]) -> dict[tuple[str, int], Path]:
 
 
 def visual_prompt_study(folder: Path, device: str, processes: Processes) -> PromptDeltas:
-    """All variants of visual prompts on the embedded CLIP: read from `folder` where they lie there, else measured."""
+    """All variants of visual prompts on the bundled CLIP: read from `folder` where they lie there, else measured."""
     model = create_model("mini").to(device)
     config = {"data": {"root": "mini", "version": default_root().name}, "backbone": model.backbone.checksum()}
     origin = provenance(config, device) | {"benchmark": "visual_prompts", "split": SPLIT}

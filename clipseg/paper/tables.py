@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import check_same_samples
 from clipseg.measure.metrics import Definition
-from clipseg.measure.paper import ROWS, PaperRow, is_drawn
+from clipseg.measure.paper import ROWS, PaperRow, is_synthetic
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, cluster_bootstrap, mean_interval
 from clipseg.paper.resampling import percentiles, redrawn
@@ -149,7 +149,7 @@ def _why_not(result: Measured | PromptDeltas) -> str:
     """Why a result stands beside no row of the paper; empty where it does."""
     origin = result.provenance
     where = f"experiment {str(origin.get('experiment'))!r} on {origin.get('benchmark')}, split {origin.get('split')}"
-    if is_drawn(origin):
+    if is_synthetic(origin):
         return f"Not the paper's data but drawn: {where}."
     if isinstance(result, PromptDeltas):
         return ""

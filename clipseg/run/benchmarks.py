@@ -17,7 +17,7 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import Fit
+from clipseg.network.preprocess import Resize
 from clipseg.prompts.attention import choose_variants
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
@@ -97,7 +97,7 @@ def pascal5i(job: Job) -> None:
         measure_episodes(job, shown)
     else:
         named = pascal_text(job.root, split=config.split, classes=pascal5i_fold(config.fold), seed=config.seed)
-        measure(job, named, fit="pad")
+        measure(job, named, resize="pad")
 
 
 def coco20i_episodes(job: Job) -> None:
@@ -119,7 +119,7 @@ def measure_episodes(job: Job, data: EpisodeReader) -> None:
     """`measure`, aspect kept; the episodes are written down beside the figures."""
     if job.processes.is_main:
         data.save(job.folder / "episodes.json")
-    measure(job, data, fit="pad")
+    measure(job, data, resize="pad")
 
 
 def lvis(job: Job) -> None:
@@ -133,15 +133,15 @@ def folder(job: Job) -> None:
     measure(job, FolderData(job.root, split=job.config.split, training=False, seed=job.config.seed))
 
 
-def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
+def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     """The one evaluation of all benchmarks whose tasks are binary masks: measures, writes, prints.
 
     Args:
         job: says how the tasks are described, and where the results go.
         data: whole images with their tasks.
-        fit: squashed to the model's size, or aspect kept and padded, queries and supports alike.
+        resize: squashed to the model's size, or aspect kept and padded, queries and supports alike.
     """
-    config, evaluation = job.config, evaluation_of(job, data, fit=fit)
+    config, evaluation = job.config, evaluation_of(job, data, resize=resize)
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
@@ -149,17 +149,17 @@ def measure(job: Job, data: Reader, *, fit: Fit = "squash") -> None:
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
 
-def evaluation_of(job: Job, data: Reader, *, fit: Fit = "squash") -> Evaluation:
+def evaluation_of(job: Job, data: Reader, *, resize: Resize = "squash") -> Evaluation:
     """The evaluation that a job asks for, on this data."""
     return Evaluation(
         model=job.model,
         data=data,
-        condition=Conditioner(job.config.prompt, fit=fit),
+        condition=Conditioner(job.config.prompt, resize=resize),
         threshold=job.config.threshold,
         provenance=job.origin,
         processes=job.processes,
         reading=job.config.data,
-        fit=fit,
+        resize=resize,
         intensity_tests=job.config.intensity_tests,
     )
 
@@ -179,10 +179,10 @@ def linear_probe(job: Job) -> None:
     """How well classes are told apart by CLIP's image embedding over the size of the input (Fig. 5); no decoder takes part."""
     config, visual = job.config, job.model.backbone.clip.visual
     sizes = choose_sizes(config.image_sizes, native=visual.image_size[0], patch_size=visual.patch_size[0])
-    is_drawn = config.data.root == "mini"
+    is_synthetic = config.data.root == "mini"
     curves = measure_linear_probe(
         job.model.backbone,
-        single_objects(seed=config.seed) if is_drawn else class_folders(job.root, split=config.split, seed=config.seed),
+        single_objects(seed=config.seed) if is_synthetic else class_folders(job.root, split=config.split, seed=config.seed),
         sizes=sizes,
         provenance={**job.origin, "backbone": job.model.config.backbone},
         processes=job.processes,

@@ -11,7 +11,7 @@ from torch.profiler import record_function
 from clipseg.data.sample import Batch, Support
 from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import Fit, resize_image, resize_object
+from clipseg.network.preprocess import Resize, resize_image, resize_object
 from clipseg.prompts.attention import ALL_VARIANTS
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.run.prompt_images import embed_prompt_images
@@ -27,11 +27,11 @@ class Conditioner:
 
     Args:
         settings: which templates, which visual prompt engineering, and how text and image are mixed.
-        fit: how support images are brought to the model's size: as the images they are prompts for.
+        resize: how support images are brought to the model's size: as the images they are prompts for.
     """
 
-    def __init__(self, settings: PromptSettings, *, fit: Fit = "squash"):
-        self.fit: Fit = fit
+    def __init__(self, settings: PromptSettings, *, resize: Resize = "squash"):
+        self.resize: Resize = resize
         self.templates = templates(settings.templates)
         if settings.visual_prompt not in ALL_VARIANTS:
             raise ClipSegError(
@@ -72,8 +72,8 @@ class Conditioner:
     def embed(self, model: CLIPSeg, supports: Sequence[Support]) -> Tensor:
         """CLIP's embeddings of engineered support images, float `[M, E]`, not normalised."""
         size = (model.config.image_size, model.config.image_size)
-        images = torch.stack([resize_image(support.image, size, fit=self.fit) for support in supports])
-        masks = torch.stack([resize_object(support.mask, size, fit=self.fit) for support in supports])
+        images = torch.stack([resize_image(support.image, size, resize=self.resize) for support in supports])
+        masks = torch.stack([resize_object(support.mask, size, resize=self.resize) for support in supports])
         return embed_prompt_images(model.backbone, images, masks, self.variant)
 
 

@@ -47,20 +47,20 @@ class Processes:
         dist.all_reduce(total)
         return total
 
-    def share(self, count: int, device: torch.device) -> Tensor:
+    def batch_weight(self, count: int, device: torch.device) -> Tensor:
         """The weight that makes the mean over processes of per-process means over `count` samples the mean over all samples."""
         own = torch.tensor(count, device=device)
         return own * self.world_size / self.sum(own)
 
-    def join(self, values: list[Any]) -> list[Any]:
+    def gather_lists(self, values: list[Any]) -> list[Any]:
         """The lists of all processes in one, on every process."""
         return [value for part in self.gather(values) for value in part]
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any_rank(self, flag: bool, device: torch.device) -> bool:
         """Whether `flag` is true in any process; `device` is the run's. Cheap enough to ask in every step."""
         return flag if self.world_size == 1 else bool(self.sum(torch.tensor(int(flag), device=device)))
 
-    def from_main(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's `value`, on every process."""
         if self.world_size == 1:
             return value
@@ -113,7 +113,7 @@ def averaging_gradients(module: nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(module)
 
 
-def is_first_to_tell() -> bool:
+def claim_error_report() -> bool:
     """Whether no process of this run has told the user of an error yet; to ask is to tell.
 
     One error ends all processes, each in its own way: the first word is the cause, the others would only bury it.

@@ -26,11 +26,11 @@ from clipseg.measure.metrics import SampleCounts, count, official_counts, sample
 from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import Fit, prepare_images, resize_masks, resize_probabilities
+from clipseg.network.preprocess import Resize, prepare_images, resize_masks, resize_probabilities
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import IN_PROCESS, evaluation_batches, with_left_out
-from clipseg.run.settings import ReadingSettings
+from clipseg.run.settings import LoaderSettings
 from clipseg.run.workers import naming_worker_failures
 
 ALONE = Processes()
@@ -48,7 +48,7 @@ class Evaluation:
         provenance: what the results shall say of their origin.
         processes: who shares the work.
         reading: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
-        fit: how images come to the model's size; padding is not counted.
+        resize: how images come to the model's size; padding is not counted.
         intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
     """
 
@@ -58,8 +58,8 @@ class Evaluation:
     threshold: float
     provenance: Mapping[str, Any]
     processes: Processes
-    reading: ReadingSettings
-    fit: Fit = "squash"
+    reading: LoaderSettings
+    resize: Resize = "squash"
     intensity_tests: bool = False
 
     @naming_worker_failures()
@@ -86,7 +86,7 @@ class Evaluation:
                 processes=self.processes,
                 reading=self.reading,
                 left_out=left_out,
-                fit=self.fit,
+                resize=self.resize,
             ):
                 parts.append(self.measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
@@ -100,7 +100,7 @@ class Evaluation:
             left_out: a line for each image that could not be read.
             seconds: this process took.
         """
-        rows, left_out = self.processes.join(list(parts)), self.processes.join(list(left_out))
+        rows, left_out = self.processes.gather_lists(list(parts)), self.processes.gather_lists(list(left_out))
         if not rows:
             raise ClipSegError(f"none of {len(left_out)} images can be read: {left_out[0]}")
         columns: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name not in _JOINED}
@@ -136,7 +136,7 @@ class Evaluation:
             "group": np.array(batch.groups),
             "height": np.array([mask.shape[0] for mask in batch.masks], dtype=np.int32),
             "width": np.array([mask.shape[1] for mask in batch.masks], dtype=np.int32),
-            "counts": count(probabilities, resize_masks(batch.masks, size, fit=self.fit), self._valid(batch, size)),
+            "counts": count(probabilities, resize_masks(batch.masks, size, resize=self.resize), self._valid(batch, size)),
             "official_intersection": intersections,
             "official_union": unions,
             "subsets": batch.subsets,
@@ -144,7 +144,7 @@ class Evaluation:
         }
 
     def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
-        return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), fit=self.fit)[0]
+        return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), resize=self.resize)[0]
 
     def _valid(self, batch: Batch, size: tuple[int, int]) -> Tensor | None:
         """Which pixels of each task count, uint8 `[N, *size]`: what the annotators ignored does not, nor does padding."""
@@ -152,7 +152,7 @@ class Evaluation:
             torch.ones_like(image[0]) if valid is None else valid
             for image, valid in zip(batch.images, batch.valid, strict=True)
         ]
-        valid = resize_masks(maps, size, fit=self.fit)
+        valid = resize_masks(maps, size, resize=self.resize)
         return None if bool(valid.all()) else valid[batch.image_index]
 
     def render(self, keys: Sequence[str], results: Results) -> Iterator[GalleryItem]:
@@ -161,7 +161,7 @@ class Evaluation:
         image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
         item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
         items = sorted({item_of[image_of[key]] for key in keys})
-        for batch, probabilities in predictions(self.model, self.data, self.condition, items, fit=self.fit):
+        for batch, probabilities in predictions(self.model, self.data, self.condition, items, resize=self.resize):
             for position in (position for position, key in enumerate(batch.keys) if key in keys):
                 key, mask = batch.keys[position], batch.masks[position]
                 image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
@@ -199,9 +199,9 @@ def predictions(
     items: Sequence[int],
     *,
     processes: Processes = ALONE,
-    reading: ReadingSettings = IN_PROCESS,
+    reading: LoaderSettings = IN_PROCESS,
     left_out: list[str] | None = None,
-    fit: Fit = "squash",
+    resize: Resize = "squash",
 ) -> Iterator[tuple[Batch, Tensor]]:
     """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size.
 
@@ -214,7 +214,7 @@ def predictions(
     size = (model.config.image_size, model.config.image_size)
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, reading=reading, left_out=noted, device=device):
-        activations = model.activations(prepare_images(batch.images, size, fit=fit))
+        activations = model.activations(prepare_images(batch.images, size, resize=resize))
         logits = model.decode(activations, condition(model, batch), batch.image_index)
         yield batch, logits.float().sigmoid()
 

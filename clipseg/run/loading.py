@@ -14,16 +14,16 @@ from clipseg.data.sample import Batch, Reader, Sample, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError
 from clipseg.run.distributed import Processes
-from clipseg.run.settings import ReadingSettings
+from clipseg.run.settings import LoaderSettings
 from clipseg.run.workers import begin_worker, from_workers
 
 # Items that cannot be read are left out one by one; so many in a row mean that the data are gone.
 MOST_IN_A_ROW = 16
-IN_PROCESS = ReadingSettings(workers=0)
+IN_PROCESS = LoaderSettings(workers=0)
 
 
 def data_root(root: str, layout: str = "phrasecut") -> Path:
-    """The folder a config's `data.root` means; "mini" is the data set that draws itself, into a cache folder.
+    """The folder a config's `data.root` means; "mini" is the synthetic data, into a cache folder.
 
     Args:
         root: the key's value.
@@ -40,7 +40,7 @@ def training_batches(
     batch_size: int,
     processes: Processes,
     start: int,
-    reading: ReadingSettings,
+    reading: LoaderSettings,
     left_out: list[str],
     device: torch.device,
 ) -> Generator[Batch, None, None]:
@@ -66,7 +66,7 @@ def evaluation_batches(
     items: Sequence[int],
     *,
     processes: Processes,
-    reading: ReadingSettings,
+    reading: LoaderSettings,
     left_out: list[str],
     device: torch.device,
 ) -> Iterator[Batch]:
@@ -81,7 +81,7 @@ def evaluation_batches(
     return _readable((read.failed or read.batch for read in reads), reading, left_out)
 
 
-def read_each(data: Any, items: Iterable[int], *, reading: ReadingSettings, left_out: list[str]) -> Iterator[Any]:
+def read_each(data: Any, items: Iterable[int], *, reading: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
     """`data[item]` one by one, in this process, for what is no `Reader`; arguments as in `evaluation_batches`."""
 
     def reads() -> Iterator[Any]:
@@ -94,7 +94,7 @@ def read_each(data: Any, items: Iterable[int], *, reading: ReadingSettings, left
     return _readable(reads(), reading, left_out)
 
 
-def _readable(reads: Iterable[Any], reading: ReadingSettings, left_out: list[str]) -> Iterator[Any]:
+def _readable(reads: Iterable[Any], reading: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
     """What could be read; of the rest, errors, the first ends it all, or each is noted."""
     in_a_row = 0
     for read in reads:
@@ -160,7 +160,7 @@ def _join(items: Sequence[tuple[Sample | None, list[ClipSegError]]]) -> _Read:
     return _Read(collate(samples), [str(error) for _, errors in items for error in errors], None)
 
 
-def _read(data: _Lenient, batch_sampler: Any, reading: ReadingSettings, device: torch.device) -> Iterator[_Read]:
+def _read(data: _Lenient, batch_sampler: Any, reading: LoaderSettings, device: torch.device) -> Iterator[_Read]:
     loader = DataLoader(
         data,
         batch_sampler=batch_sampler,

@@ -1,7 +1,7 @@
 """Every setting there is, once: its name, type, default and what is impossible. The YAML files under `configs/` only say
 what differs.
 
-The doors hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
+The entry points hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
 """
 
 import math
@@ -41,7 +41,7 @@ class ModelSettings:
 
 
 @dataclass
-class ReadingSettings:
+class LoaderSettings:
     """How items are read (`run/loading.py`)."""
 
     workers: int = 2  # processes that read ahead; 0: the main process reads, and nobody notices when a file system hangs
@@ -55,11 +55,11 @@ class ReadingSettings:
 
 
 @dataclass
-class DataSettings(ReadingSettings):
+class DataSettings(LoaderSettings):
     """What is trained on (`run/training_data.py`)."""
 
     workers: int = 4
-    root: str = MISSING  # a folder, or "mini": the data set that draws itself, in the layout of the format
+    root: str = MISSING  # a folder, or "mini": the synthetic data, in the layout of the format
     format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
     train_split: str = "auto"  # auto: those of the format, see `run/protocols.py`
     val_split: str = "auto"
@@ -174,7 +174,7 @@ class TrainConfig:
 
 
 @dataclass
-class EvaluationData(ReadingSettings):
+class EvaluationData(LoaderSettings):
     """Where the benchmark's data lies."""
 
     root: str | None = None  # a folder, or "mini", drawn in the benchmark's layout; null: what the model was trained on

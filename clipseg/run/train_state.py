@@ -13,7 +13,7 @@ from clipseg.run.checkpoint import as_plain, check_same_run
 from clipseg.run.settings import TrainingSettings
 
 
-class Learner:
+class TrainState:
     """What training changes, and so what a checkpoint keeps.
 
     Args:

@@ -25,19 +25,19 @@ from clipseg.run.interruption import Interruption
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
 from clipseg.run.profile import profiled
-from clipseg.run.settings import ReadingSettings, TrainingSettings
-from clipseg.run.train_state import Learner
+from clipseg.run.settings import LoaderSettings, TrainingSettings
+from clipseg.run.train_state import TrainState
 from clipseg.run.workers import naming_worker_failures
 
 
 @naming_worker_failures()
-def fit(
+def train_decoder(
     model: CLIPSeg,
     data: Reader,
     *,
     settings: TrainingSettings,
     seed: int,
-    reading: ReadingSettings,
+    reading: LoaderSettings,
     threshold: float,
     folder: Path,
     state: dict[str, Any] | None,
@@ -66,10 +66,10 @@ def fit(
         ClipSegError: the loss is not finite, a batch cannot be read, nothing can be written, or `state` is of another model.
         Stopped: by a signal.
     """
-    learner = Learner(model, settings)
+    train_state = TrainState(model, settings)
     if state is not None:
-        learner.load_state_dict(state)
-    decoder, optimizer, scaler, device = learner.decoder, learner.optimizer, learner.scaler, learner.device
+        train_state.load_state_dict(state)
+    decoder, optimizer, scaler, device = train_state.decoder, train_state.optimizer, train_state.scaler, train_state.device
     if settings.compile:
         check_compiler(device)
         model.backbone.compile_blocks()
@@ -81,14 +81,14 @@ def fit(
         if processes.is_main:
             log.flush()
             for name in names:
-                save_checkpoint(folder / "checkpoints" / name, learner.state_dict() | {"log": log.state_dict()})
+                save_checkpoint(folder / "checkpoints" / name, train_state.state_dict() | {"log": log.state_dict()})
 
     def finish(done: int) -> None:
         if is_due(done, settings.validate_every, settings.steps):
             with interruption.at_once():
                 score = validate(done)
-            if score > learner.best:
-                learner.best = score
+            if score > train_state.best:
+                train_state.best = score
                 save("best.pt")
         log.end_step(done)
 
@@ -96,15 +96,15 @@ def fit(
         data,
         batch_size=settings.batch_size // settings.phrases_per_image,
         processes=processes,
-        start=learner.done,
+        start=train_state.done,
         reading=reading,
         left_out=log.left_out,
         device=device,
     )
-    steps = range(learner.done, settings.steps)
+    steps = range(train_state.done, settings.steps)
     with interruption.deferred(), contextlib.closing(batches):
         # A step's checkpoint is written before its validation: a run that goes on begins with what may have been missed.
-        finish(learner.done)
+        finish(train_state.done)
         for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
             waiting = time.perf_counter()
             batch = next(batches)
@@ -115,7 +115,7 @@ def fit(
             lr = learning_rate(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with learner.autocast():
+            with train_state.autocast():
                 logits, masks = forward(model, batch, condition)
             loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
             if not math.isfinite(loss.item()):
@@ -125,7 +125,7 @@ def fit(
                 )
 
             optimizer.zero_grad(set_to_none=True)
-            share = processes.share(len(batch), device)
+            share = processes.batch_weight(len(batch), device)
             with record_function("backward"):
                 scaler.scale(loss * share).backward()
             scaler.unscale_(optimizer)
@@ -135,7 +135,7 @@ def fit(
             scaler.step(optimizer)
             scaler.update()
 
-            learner.done = done = step + 1
+            train_state.done = done = step + 1
             log.training_step(
                 done,
                 lr=lr,
@@ -145,7 +145,7 @@ def fit(
                 batch=batch,
                 waited=waited,
             )
-            stopping = processes.any(interruption.received is not None, device)
+            stopping = processes.any_rank(interruption.received is not None, device)
             if is_due(done, settings.checkpoint_every, settings.steps):
                 save(f"step_{done:07d}.pt", "last.pt")
             elif stopping or is_due(done, settings.validate_every, settings.steps):

@@ -1,4 +1,4 @@
-"""Trains the embedded CLIP: contrastively, on captions of drawn scenes, as CLIP was trained on captions of photos.
+"""Trains the bundled CLIP: contrastively, on captions of synthetic scenes, as CLIP was trained on captions of photos.
 
     python -m clipseg.tools.train_mini_clip --out clipseg/assets/mini_clip.safetensors
 
@@ -35,7 +35,7 @@ UNSAID, ABSENT = -1, -2
 def pretrain(
     out: Path, *, steps: int = 800, batch_size: int = 128, learning_rate: float = 1e-3, seed: int = 0
 ) -> dict[str, float]:
-    """Train the embedded CLIP and write its weights, settings and zero-shot accuracies.
+    """Train the bundled CLIP and write its weights, settings and zero-shot accuracies.
 
     AdamW, cosine after a short warm-up. Every batch is drawn anew. About 20 minutes on two cores.
 
@@ -219,7 +219,7 @@ def _single_things(pairs: list[tuple[str, str]], *, count: int, seed: int) -> It
 
 def main() -> None:
     """The command line: `python -m clipseg.tools.train_mini_clip --out FILE`."""
-    parser = argparse.ArgumentParser(description="Train the embedded CLIP on drawn scenes (about 20 minutes on two cores).")
+    parser = argparse.ArgumentParser(description="Train the bundled CLIP on synthetic scenes (about 20 minutes on two cores).")
     parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)

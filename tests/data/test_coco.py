@@ -248,5 +248,5 @@ def test_any_damage_of_one_value_is_an_error_or_none(tmp_path_factory, data):
     path.write_text(json.dumps(content))
     with contextlib.suppress(ClipSegError):
         source = InstanceSource(read_instances(path), path.parent, {"person": ["person"]})
-        for image_id in source.holders()["person"]:
+        for image_id in source.images_by_class()["person"]:
             assert source.read_mask(image_id, "person").max() <= 1

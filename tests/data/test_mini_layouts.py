@@ -1,4 +1,4 @@
-"""The drawn data in the official layouts: whole for every reader, exact, and with every class where a protocol needs it."""
+"""The synthetic data in the official layouts: whole for every reader, exact, and with every class where a protocol needs it."""
 
 import json
 import sys
@@ -149,7 +149,7 @@ def read(root: Path) -> dict[str, Any]:
 
 def test_the_protocols_find_their_classes(roots):
     split = PascalSplit(roots["pascal"], "val")
-    assert all(len(images) >= 2 for images in split.holders(pascal5i_fold(0)).values())
+    assert all(len(images) >= 2 for images in split.images_by_class(pascal5i_fold(0)).values())
     assert {episode.name for episode in pascal_one_shot(roots["pascal"], fold=0).episodes} == set(pascal5i_fold(0))
     drawn = coco20i(roots["coco"], fold=1, visual_support=True)
     assert (len(drawn.episodes), {episode.name for episode in drawn.episodes}) == (1000, set(coco20i_fold(1)))

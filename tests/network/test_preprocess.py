@@ -19,30 +19,30 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 )
 def test_the_longer_side_fills_the_size_and_the_rest_is_zero(own, inner):
     image, (height, width) = noise(3, *own), inner
-    padded = prepare_images([image], SIZE, fit="pad")[0]
+    padded = prepare_images([image], SIZE, resize="pad")[0]
     assert padded.shape == (3, *SIZE)
     assert torch.equal(padded[:, :height, :width], prepare_images([image], inner)[0])
     assert padded.count_nonzero() == padded[:, :height, :width].count_nonzero()
     mask = (image[:1] > 127).byte()[0]
-    small = resize_masks([mask], SIZE, fit="pad")[0]
+    small = resize_masks([mask], SIZE, resize="pad")[0]
     assert torch.equal(small[:height, :width], resize_masks([mask], inner)[0])
     assert small.sum() == small[:height, :width].sum()
-    valid = resize_masks([torch.ones_like(mask)], SIZE, fit="pad")[0]
+    valid = resize_masks([torch.ones_like(mask)], SIZE, resize="pad")[0]
     assert valid.sum() == height * width
 
 
 def test_a_batch_of_both_ways_is_its_parts():
     images = [noise(3, 20, 40), noise(3, 40, 20, seed=1)]
-    for fit in ("squash", "pad"):
-        together = prepare_images(images, SIZE, fit=fit)
-        assert torch.equal(together, torch.cat([prepare_images([image], SIZE, fit=fit) for image in images]))
-    assert torch.equal(resize_image(images[0], SIZE), resize_image(images[0], SIZE, fit="squash"))
+    for resize in ("squash", "pad"):
+        together = prepare_images(images, SIZE, resize=resize)
+        assert torch.equal(together, torch.cat([prepare_images([image], SIZE, resize=resize) for image in images]))
+    assert torch.equal(resize_image(images[0], SIZE), resize_image(images[0], SIZE, resize="squash"))
 
 
 def test_at_the_own_size_padding_is_gone():
     maps = torch.ones(2, *SIZE)
     maps[:, :16] = torch.linspace(0, 0.5, 16)[:, None]
-    own = resize_probabilities(maps, (20, 40), fit="pad")
+    own = resize_probabilities(maps, (20, 40), resize="pad")
     assert own.shape == (2, 20, 40)
     assert own.max() <= 0.5
     assert torch.equal(own, F.interpolate(maps[:, None, :16], size=(20, 40), mode="bilinear")[:, 0])
@@ -52,5 +52,5 @@ def test_at_the_own_size_padding_is_gone():
 def test_a_small_object_is_kept_where_it_is():
     mask = torch.zeros(101, 203, dtype=torch.uint8)
     mask[100, 202] = 1
-    kept = resize_object(mask, SIZE, fit="pad")
+    kept = resize_object(mask, SIZE, resize="pad")
     assert kept.nonzero().tolist() == [[15, 31]]

@@ -49,7 +49,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def seeing():
-    """The embedded CLIP, to which every picture means something."""
+    """The bundled CLIP, to which every picture means something."""
     return made_model("mini")
 
 

@@ -78,11 +78,11 @@ def assert_same(one: Any, two: Any) -> None:
 @pytest.fixture
 def checkpoint(tmp_path):
     """A small one, and what is in it."""
-    learner = torch.nn.Linear(6, 5)
-    optimizer = torch.optim.AdamW(learner.parameters())
-    learner(torch.randn(3, 6)).sum().backward()
+    train_state = torch.nn.Linear(6, 5)
+    optimizer = torch.optim.AdamW(train_state.parameters())
+    train_state(torch.randn(3, 6)).sum().backward()
     optimizer.step()
-    state = {"model": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": 3, "best": 0.5}
+    state = {"model": train_state.state_dict(), "optimizer": optimizer.state_dict(), "step": 3, "best": 0.5}
     path = tmp_path / "last.pt"
     save_checkpoint(path, state)
     return path, read_checkpoint(path)

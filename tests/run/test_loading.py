@@ -8,7 +8,7 @@ from clipseg.data.sample import Sample, Task
 from clipseg.errors import ClipSegError
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import MOST_IN_A_ROW, evaluation_batches, read_each, training_batches
-from clipseg.run.settings import ReadingSettings
+from clipseg.run.settings import LoaderSettings
 
 
 class Holed:
@@ -30,7 +30,7 @@ class Holed:
 
 
 def leaving_out(workers):
-    return ReadingSettings(workers=workers, unreadable="leave_out")
+    return LoaderSettings(workers=workers, unreadable="leave_out")
 
 
 def trained_on(data, steps, reading, left_out):
@@ -71,11 +71,11 @@ def test_in_evaluation_it_is_missing(workers):
 
 def test_by_default_it_stops():
     with pytest.raises(ClipSegError, match=r"^1\.jpg: truncated$"):
-        trained_on(Holed(6, {1}), 1, ReadingSettings(workers=0), [])
+        trained_on(Holed(6, {1}), 1, LoaderSettings(workers=0), [])
     with pytest.raises(ClipSegError, match=r"^1\.jpg: truncated$"):
-        evaluated(Holed(6, {1}), ReadingSettings(workers=0), [])
+        evaluated(Holed(6, {1}), LoaderSettings(workers=0), [])
     with pytest.raises(ClipSegError, match=r"^1\.jpg: truncated$"):
-        list(read_each(Holed(6, {1}), range(6), reading=ReadingSettings(), left_out=[]))
+        list(read_each(Holed(6, {1}), range(6), reading=LoaderSettings(), left_out=[]))
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")

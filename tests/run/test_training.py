@@ -18,8 +18,8 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.interruption import Interruption
 from clipseg.run.log import RunLog
-from clipseg.run.settings import PromptSettings, ReadingSettings, TrainingSettings
-from clipseg.run.training import check_compiler, fit, forward, learning_rate, step_seed
+from clipseg.run.settings import LoaderSettings, PromptSettings, TrainingSettings
+from clipseg.run.training import check_compiler, forward, learning_rate, step_seed, train_decoder
 
 
 def small_model(**options):
@@ -44,12 +44,12 @@ def run(root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, sta
         training.validate_every = stop_at
     start, log_state = (state["step"], state["log"]) if state else (0, None)
     with RunLog(folder, steps=steps, start=start, every=options["log_every"], processes=1, state=log_state) as log:
-        fit(
+        train_decoder(
             model,
             data,
             settings=training,
             seed=3,
-            reading=ReadingSettings(workers=workers),
+            reading=LoaderSettings(workers=workers),
             threshold=0.3,
             folder=folder,
             state=state,

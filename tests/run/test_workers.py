@@ -12,7 +12,7 @@ from clipseg.data.sample import Sample, Task
 from clipseg.errors import ClipSegError
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import evaluation_batches
-from clipseg.run.settings import ReadingSettings
+from clipseg.run.settings import LoaderSettings
 from clipseg.run.workers import naming_worker_failures
 
 
@@ -46,7 +46,7 @@ def hang():
 def read(data, **reading):
     left_out = []
     options = {"processes": Processes(), "left_out": left_out, "device": torch.device("cpu")}
-    return list(evaluation_batches(data, range(len(data)), reading=ReadingSettings(**reading), **options))
+    return list(evaluation_batches(data, range(len(data)), reading=LoaderSettings(**reading), **options))
 
 
 def is_gone(pid):
@@ -71,14 +71,14 @@ def test_a_worker_that_hangs_is_given_up_and_ended():
 
 def test_workers_outlive_a_signal_to_the_group_and_end_with_their_reader():
     options = {"processes": Processes(), "left_out": [], "device": torch.device("cpu")}
-    batches = evaluation_batches(Troubled(), range(6), reading=ReadingSettings(workers=1), **options)
+    batches = evaluation_batches(Troubled(), range(6), reading=LoaderSettings(workers=1), **options)
     worker = int(next(batches).phrases[0])
     assert worker != os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(worker, number)
     assert [batch.keys for batch in batches] == [[f"{item}"] for item in range(1, 6)]
 
-    batches = evaluation_batches(Troubled(), range(6), reading=ReadingSettings(workers=1), **options)
+    batches = evaluation_batches(Troubled(), range(6), reading=LoaderSettings(workers=1), **options)
     worker = int(next(batches).phrases[0])
     batches.close()
     assert is_gone(worker)

@@ -169,7 +169,7 @@ def read_all(data: Any) -> list[Any]:
 
 def people(root: Path) -> list[Any]:
     source = coco_source(root, split="val2014", classes=("person", "car"))
-    shown = [(name, image_id) for name, images in source.holders().items() for image_id in images]
+    shown = [(name, image_id) for name, images in source.images_by_class().items() for image_id in images]
     return [(source.read_masks(image_id, [name]), source.read_image(image_id)) for name, image_id in shown]
 
 
@@ -261,7 +261,7 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
 
 def test_episodes_of_any_content(tmp_path: Path) -> None:
     voc(tmp_path)
-    holders = PascalSplit(tmp_path, "val").holders(["cat", "dog"])
+    images_by_class = PascalSplit(tmp_path, "val").images_by_class(["cat", "dog"])
     about = {"benchmark": "pascal5i"}
     path = tmp_path / "episodes.json"
 
@@ -272,12 +272,12 @@ def test_episodes_of_any_content(tmp_path: Path) -> None:
     def check(value: Any, entries: list[Any]) -> None:
         for content in (value, about | {"episodes": value}, about | {"episodes": entries}):
             path.write_text(json.dumps(content))
-            attempt(lambda: read_episodes(path, holders, about))
+            attempt(lambda: read_episodes(path, images_by_class, about))
 
     check()
 
 
-# Models: a checkpoint of train.py, the embedded CLIP, a folder in transformers' layout
+# Models: a checkpoint of train.py, the bundled CLIP, a folder in transformers' layout
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def checkpoint_state(model: CLIPSeg) -> dict[str, Any]:
 
 @pytest.fixture
 def one_backbone(monkeypatch: pytest.MonkeyPatch, small: CLIPSeg) -> None:
-    """Building the embedded CLIP anew takes most of the time, and is not what is tested."""
+    """Building the bundled CLIP anew takes most of the time, and is not what is tested."""
     from clipseg.network import model, weights
 
     for module in (model, weights):

@@ -19,7 +19,7 @@ from clipseg.run.interruption import Interruption
 from clipseg.run.loading import IN_PROCESS
 from clipseg.run.log import RunLog
 from clipseg.run.settings import PromptSettings, TrainingSettings
-from clipseg.run.training import fit
+from clipseg.run.training import train_decoder
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 MIB = 2**20
@@ -49,7 +49,7 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
         steps=2000, batch_size=2, log_every=20, validate_every=250, checkpoint_every=250, amp="off", lr=1e-4, final_lr=0
     )
     with RunLog(tmp_path / "run", steps=2000, start=0, every=20, processes=1) as log:
-        fit(
+        train_decoder(
             model,
             data,
             settings=settings,

@@ -81,7 +81,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def embedded() -> str:
-    """Which backbone the embedded CLIP is."""
+    """Which backbone the bundled CLIP is."""
     return load_backbone("mini", "mini").checksum()
 
 

@@ -1,7 +1,7 @@
-"""The drawn scenes in the other layouts: Pascal VOC 2012, COCO and LVIS v1 as published, and a user's folder; 60 to 240 photos.
+"""Synthetic scenes in the other layouts: Pascal VOC 2012, COCO and LVIS v1 as published, a user's folder; 60 to 240 photos.
 
-A drawn thing stands in for a class: class number k of a data set is always drawn as the same category and colour (`stand_in`).
-Nothing here shows a dog; it is the protocols that are small, not the words, which mean nothing to the embedded CLIP. By
+A thing stands in for a class: class number k of a data set is always drawn as the same category and colour (`stand_in`).
+Nothing here shows a dog; it is the protocols that are small, not the words, which mean nothing to the bundled CLIP. By
 example, though, a class can be found.
 """
 

@@ -1,4 +1,4 @@
-"""A PhraseCut that draws itself: scenes, phrases and masks in the official layout, written once into a cache folder.
+"""A synthetic PhraseCut: scenes, phrases and masks in the official layout, written once into a cache folder.
 
 It is read by the reader of the real data set; nothing downstream knows that its photos are drawings. The split `unseen` holds
 pairs of a colour and a category that occur in no other split, neither drawn nor named; each of its tasks names one.

@@ -1,4 +1,4 @@
-"""Draws the scenes of the embedded mini data: things of 8 categories and 8 colours on textured backgrounds.
+"""Draws the scenes of the bundled mini data: things of 8 categories and 8 colours on textured backgrounds.
 
 Each category has its own outline and its own surface pattern, in a darker shade of its colour, with a period of 6 to 9 pixels,
 so that a single 16-pixel patch shows it. A scene is a pure function of the generator and the kinds asked for.

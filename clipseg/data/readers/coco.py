@@ -46,12 +46,12 @@ def coco20i(
     if count < 1:
         raise ClipSegError(f"{count} episodes; expected at least 1 (the paper's {EPISODES})")
     source = coco_source(root, split=split, classes=classes)
-    holders = source.holders()
+    images_by_class = source.images_by_class()
     about: dict[str, str | int] = {"benchmark": "coco20i", "split": split, "fold": fold}
     if episodes is not None:
-        drawn = read_episodes(episodes, holders, about)
+        drawn = read_episodes(episodes, images_by_class, about)
     else:
-        drawn = draw_episodes(holders, source.is_empty, count=count, seed=seed, where=str(source.table.path))
+        drawn = draw_episodes(images_by_class, source.is_empty, count=count, seed=seed, where=str(source.table.path))
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
 
 
@@ -101,10 +101,10 @@ def coco20i_validation(
     held_out = coco20i_fold(fold)
     source = coco_source(root, split=split, classes=tuple(name for name in COCO_CLASSES if name not in held_out))
     # A class that few photos show has no episodes here, unlike in a benchmark.
-    holders = {name: images for name, images in source.holders().items() if len(images) > 1}
-    if not holders:
+    images_by_class = {name: images for name, images in source.images_by_class().items() if len(images) > 1}
+    if not images_by_class:
         raise ClipSegError(f"{source.table.path}: no class of training has two images; choose another data.val_split")
-    drawn = draw_episodes(holders, source.is_empty, count=count, seed=seed, where=str(source.table.path))
+    drawn = draw_episodes(images_by_class, source.is_empty, count=count, seed=seed, where=str(source.table.path))
     about: dict[str, str | int] = {"benchmark": "coco20i_validation", "split": split, "fold": fold}
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
 

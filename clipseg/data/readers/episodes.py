@@ -18,7 +18,7 @@ from clipseg.data.sample import Sample, Support, Task
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 
-Holders = Mapping[str, Sequence[str]]
+ImageIdsByClass = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,17 +135,17 @@ def _keys(split: str, episodes: Sequence[Episode]) -> list[str]:
     return keys
 
 
-def all_episodes(holders: Holders) -> list[Episode]:
+def all_episodes(images_by_class: ImageIdsByClass) -> list[Episode]:
     """One episode by text for each image and name it shows, ordered by image.
 
     Args:
-        holders: name -> the images that show it.
+        images_by_class: name -> the images that show it.
     """
-    pairs = sorted((image_id, rank, name) for rank, (name, images) in enumerate(holders.items()) for image_id in images)
+    pairs = sorted((image_id, rank, name) for rank, (name, images) in enumerate(images_by_class.items()) for image_id in images)
     return [Episode(query=image_id, name=name) for image_id, _, name in pairs]
 
 
-def with_supports(episodes: Sequence[Episode], holders: Holders, *, seed: int, where: str) -> list[Episode]:
+def with_supports(episodes: Sequence[Episode], images_by_class: ImageIdsByClass, *, seed: int, where: str) -> list[Episode]:
     """The same episodes, each with another image of its class, drawn from `seed`.
 
     Raises:
@@ -155,24 +155,24 @@ def with_supports(episodes: Sequence[Episode], holders: Holders, *, seed: int, w
     return [
         Episode(query=episode.query, name=episode.name, support=others[int(rng.integers(len(others)))])
         for episode in episodes
-        for others in [_others(episode, holders, where)]
+        for others in [_others(episode, images_by_class, where)]
     ]
 
 
-def _others(episode: Episode, holders: Holders, where: str) -> list[str]:
-    others = [image_id for image_id in holders[episode.name] if image_id != episode.query]
+def _others(episode: Episode, images_by_class: ImageIdsByClass, where: str) -> list[str]:
+    others = [image_id for image_id in images_by_class[episode.name] if image_id != episode.query]
     if not others:
         raise _too_few(episode.name, where)
     return others
 
 
 def draw_episodes(
-    holders: Holders, is_empty: Callable[[str, str], bool], *, count: int, seed: int, where: str
+    images_by_class: ImageIdsByClass, is_empty: Callable[[str, str], bool], *, count: int, seed: int, where: str
 ) -> list[Episode]:
     """`count` episodes from `seed`: a class, and of the images that show it a query and another as support.
 
     Args:
-        holders: name -> the images that show it.
+        images_by_class: name -> the images that show it.
         is_empty: whether the mask of a name in an image has no pixel, as those of specks; such images are not drawn.
         count: how many episodes.
         seed: of all that is drawn.
@@ -182,11 +182,11 @@ def draw_episodes(
         ClipSegError: a class has fewer than two images.
     """
     rng = np.random.default_rng(seed)
-    names = list(holders)
+    names = list(images_by_class)
     episodes = []
     for _ in range(count):
         name = names[int(rng.integers(len(names)))]
-        images = (holders[name][i] for i in rng.permutation(len(holders[name])).tolist())
+        images = (images_by_class[name][i] for i in rng.permutation(len(images_by_class[name])).tolist())
         drawn = [image_id for image_id, _ in zip((i for i in images if not is_empty(i, name)), range(2), strict=False)]
         if len(drawn) < 2:
             raise _too_few(name, where)
@@ -200,12 +200,12 @@ def _too_few(name: str, where: str) -> ClipSegError:
     )
 
 
-def read_episodes(path: str | Path, holders: Holders, about: Mapping[str, str | int]) -> list[Episode]:
+def read_episodes(path: str | Path, images_by_class: ImageIdsByClass, about: Mapping[str, str | int]) -> list[Episode]:
     """Read what `EpisodeReader.save` wrote.
 
     Args:
         path: the file.
-        holders: name -> the images that show it; an episode of others does not fit the data.
+        images_by_class: name -> the images that show it; an episode of others does not fit the data.
         about: what the file must say of itself, such as benchmark, split and fold.
 
     Raises:
@@ -219,7 +219,7 @@ def read_episodes(path: str | Path, holders: Holders, about: Mapping[str, str | 
         if content.get(field) != value:
             found = reprlib.repr(content.get(field))
             raise ClipSegError(f"{path}: episodes of {field} {found}, but asked for is {value!r}; draw new ones")
-    shows = {name: frozenset(images) for name, images in holders.items()}
+    shows = {name: frozenset(images) for name, images in images_by_class.items()}
     return [_read_episode(entry, shows, f"{path}: episode {number}") for number, entry in enumerate(entries)]
 
 

@@ -35,9 +35,9 @@ class InstanceTasks(PhraseTasks):
         visual_support: bool,
     ) -> None:
         self._source = source
-        holders = source.holders()
-        image_ids = [image_id for images in holders.values() for image_id in images]
-        names = [name for name, images in holders.items() for _ in images]
+        images_by_class = source.images_by_class()
+        image_ids = [image_id for images in images_by_class.values() for image_id in images]
+        names = [name for name, images in images_by_class.items() for _ in images]
         self._names = PackedStrings(names)
         pairs = zip(image_ids, names, strict=True)
         super().__init__(

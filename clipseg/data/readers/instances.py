@@ -169,7 +169,7 @@ class InstanceSource:
         self._ranks = {name: np.array([rank[category] for category in categories]) for name, categories in names.items()}
         self._position = {str(image_id): number for number, image_id in enumerate(table.image_ids.tolist())}
 
-    def holders(self) -> dict[str, list[str]]:
+    def images_by_class(self) -> dict[str, list[str]]:
         """Name -> the images annotated with it."""
         image_of = np.repeat(np.arange(len(self.table.image_ids)), np.diff(self.table.starts))
         return {

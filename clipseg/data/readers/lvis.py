@@ -34,7 +34,7 @@ def lvis_prompts(root: str | Path, *, split: str = "val", kind: str, seed: int =
     table = read_instances(annotation_file(root, "lvis", split=split), wanted=wanted)
     source = InstanceSource(table, Path(root), LVIS_PROMPTS[kind])
     about: dict[str, str | int] = {"benchmark": f"lvis_{kind}", "split": split}
-    return EpisodeReader(source, all_episodes(source.holders()), about=about, seed=seed, visual_support=False)
+    return EpisodeReader(source, all_episodes(source.images_by_class()), about=about, seed=seed, visual_support=False)
 
 
 def lvis_training(
@@ -72,7 +72,7 @@ def lvis_names(root: str | Path, *, split: str = "val", seed: int = 0, exclude: 
     """
     source = _named_source(root, split, exclude)
     about: dict[str, str | int] = {"benchmark": "lvis_names", "split": split}
-    return EpisodeReader(source, all_episodes(source.holders()), about=about, seed=seed, visual_support=False)
+    return EpisodeReader(source, all_episodes(source.images_by_class()), about=about, seed=seed, visual_support=False)
 
 
 def _named_source(root: str | Path, split: str, exclude: PhraseFilter | None) -> InstanceSource:

@@ -82,7 +82,7 @@ class PascalSplit:
         masks = [(labels == PASCAL_CLASSES.index(name) + 1).byte() for name in names]
         return masks, (labels != IGNORED).byte()
 
-    def holders(self, classes: Sequence[str]) -> dict[str, list[str]]:
+    def images_by_class(self, classes: Sequence[str]) -> dict[str, list[str]]:
         """Class -> the images that show it, from all label maps (some seconds for the real data set).
 
         Raises:
@@ -139,7 +139,7 @@ def pascal_text(root: str | Path, *, split: str = "val", classes: Sequence[str],
     """
     source = PascalSplit(root, split)
     about: dict[str, str | int] = {"benchmark": "pascal5i", "split": split}
-    return EpisodeReader(source, all_episodes(source.holders(classes)), about=about, seed=seed, visual_support=False)
+    return EpisodeReader(source, all_episodes(source.images_by_class(classes)), about=about, seed=seed, visual_support=False)
 
 
 def pascal_one_shot(
@@ -159,12 +159,14 @@ def pascal_one_shot(
             not fit.
     """
     source = PascalSplit(root, split)
-    holders = source.holders(pascal5i_fold(fold))
+    images_by_class = source.images_by_class(pascal5i_fold(fold))
     about: dict[str, str | int] = {"benchmark": "pascal5i", "split": split, "fold": fold}
     if episodes is not None:
-        drawn = read_episodes(episodes, holders, about)
+        drawn = read_episodes(episodes, images_by_class, about)
     else:
-        drawn = with_supports(all_episodes(holders), holders, seed=seed, where=f"{source.folder}, split {split}")
+        drawn = with_supports(
+            all_episodes(images_by_class), images_by_class, seed=seed, where=f"{source.folder}, split {split}"
+        )
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=True)
 
 

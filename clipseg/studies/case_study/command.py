@@ -15,7 +15,7 @@ value between neighbouring pixels: inside against inside, and inside against acr
 DIR gets case-study.png (photo, truth, heat map and cut a phrase), case-study.json and case-study.html."""
     parser.epilog = "example: clipseg case-study --root data/phrasecut --split test --seed 1 --out case"
     parser.add_argument(
-        "--root", required=True, metavar="ROOT", help="the folder of image_data_split.json, or mini, the data that draws itself"
+        "--root", required=True, metavar="ROOT", help="the folder of image_data_split.json, or mini, the synthetic data"
     )
     parser.add_argument("--split", default="test", metavar="S", help="default: %(default)s")
     which = parser.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""Images of one class each, some to learn from and some to test on: a folder a class, or drawn scenes of a single thing.
+"""Images of one class each, some to learn from and some to test on: a folder a class, or synthetic scenes of a single thing.
 
 What CLIP's linear probe is measured on (facts Sec. 5, Fig. 5). The classes are the folders' names, or the drawn categories.
 """
@@ -23,7 +23,7 @@ from clipseg.image_io import SUFFIXES, read_image
 TRAIN_SPLIT = "train"
 TEST_SPLIT = "test"
 TEST_SHARE = 0.3  # of each class, where the data come without a split
-DRAWN_PER_CLASS = {TRAIN_SPLIT: 50, TEST_SPLIT: 50}
+SYNTHETIC_PER_CLASS = {TRAIN_SPLIT: 50, TEST_SPLIT: 50}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -132,18 +132,18 @@ def _read_file(root: Path, image_ids: NDArray[np.str_], item: int) -> Tensor:
 
 
 def single_objects(*, seed: int = 0) -> ImagesByClass:
-    """Scenes of the embedded data set with a single thing each, of any colour and size; the classes are its categories.
+    """Scenes of the bundled data set with a single thing each, of any colour and size; the classes are its categories.
 
     Each scene is a function of the seed and its number. 50 of each of the eight classes are learned from, 50 tested on.
     """
     names = tuple(CATEGORIES)
-    counts = [len(names) * count for count in DRAWN_PER_CLASS.values()]
+    counts = [len(names) * count for count in SYNTHETIC_PER_CLASS.values()]
     items = np.arange(sum(counts))
     return ImagesByClass(
         names=names,
         image_ids=items,
         labels=items % len(names),
-        is_test=np.repeat([split == TEST_SPLIT for split in DRAWN_PER_CLASS], counts),
+        is_test=np.repeat([split == TEST_SPLIT for split in SYNTHETIC_PER_CLASS], counts),
         read=functools.partial(_draw, seed),
     )
 

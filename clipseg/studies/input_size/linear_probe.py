@@ -21,7 +21,7 @@ from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import prepare_images
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import evaluation_batches
-from clipseg.run.settings import ReadingSettings
+from clipseg.run.settings import LoaderSettings
 from clipseg.studies.input_size.curves import SizeCurves
 from clipseg.studies.input_size.image_classes import ImagesByClass
 from clipseg.studies.input_size.logistic_regression import classify_linearly
@@ -41,7 +41,7 @@ def measure_linear_probe(
     sizes: Sequence[int],
     provenance: Mapping[str, Any],
     processes: Processes,
-    reading: ReadingSettings,
+    reading: LoaderSettings,
 ) -> SizeCurves:
     """Accuracy on the test images at each size, with Wilson's 95% interval.
 
@@ -82,7 +82,7 @@ def measure_linear_probe(
 
 @torch.no_grad()
 def _embed(
-    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, reading: ReadingSettings
+    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, reading: LoaderSettings
 ) -> NDArray[np.float32]:
     """CLIP's embeddings at each size, `[S, I, E]`; on every process those of all images."""
     weight = backbone.clip.visual.conv1.weight

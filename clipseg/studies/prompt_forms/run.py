@@ -52,7 +52,7 @@ class PromptForms:
         began = time.perf_counter()
         measured = self.evaluation
         model, items = measured.model.eval(), range(len(measured.data))
-        conditions = {name: Conditioner(settings, fit=measured.fit) for name, settings in self.forms.items()}
+        conditions = {name: Conditioner(settings, resize=measured.resize) for name, settings in self.forms.items()}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.forms}
         size = (model.config.image_size, model.config.image_size)
         device = next(model.decoder.parameters()).device
@@ -63,7 +63,7 @@ class PromptForms:
         shown = progress is not None and measured.processes.is_main
         total = -(-len(items) // measured.processes.world_size)
         for batch in tqdm(batches, total=total, unit="image", desc=progress, disable=None if shown else True, leave=False):
-            activations = model.activations(prepare_images(batch.images, size, fit=measured.fit))
+            activations = model.activations(prepare_images(batch.images, size, resize=measured.resize))
             for name, condition in conditions.items():
                 logits = model.decode(activations, condition(model, batch), batch.image_index)
                 rows[name].append(measured.measure(batch, logits.float().sigmoid()))

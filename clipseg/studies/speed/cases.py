@@ -44,7 +44,7 @@ class Contests:
 
     Args:
         model: whose weights both sides have.
-        folder: empty; gets a data set of five drawn photos.
+        folder: empty; gets a data set of five synthetic photos.
     """
 
     def __init__(self, model: CLIPSeg, folder: Path):

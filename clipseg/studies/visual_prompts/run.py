@@ -28,7 +28,7 @@ from clipseg.prompts.visual import VARIANTS, darken_background, engineer
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import IN_PROCESS, read_each, with_left_out
 from clipseg.run.prompt_images import embed_prompt_images
-from clipseg.run.settings import EvaluationData, ReadingSettings
+from clipseg.run.settings import EvaluationData, LoaderSettings
 from clipseg.studies.visual_prompts.lvis_pairs import LVISPairs
 from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.visual_prompts.objects import NamedObject, ObjectSource, PhraseCutObjects
@@ -78,7 +78,7 @@ class PromptStudy:
         *,
         provenance: Mapping[str, Any],
         processes: Processes,
-        reading: ReadingSettings = IN_PROCESS,
+        reading: LoaderSettings = IN_PROCESS,
         progress: bool = False,
     ) -> PromptDeltas:
         """Measure every object once; on every process the results of all.
@@ -94,7 +94,7 @@ class PromptStudy:
         shown = tqdm(items, unit="image", disable=None if progress and processes.is_main else True, leave=False)
         left_out: list[str] = []
         objects = (thing for things in read_each(self.source, shown, reading=reading, left_out=left_out) for thing in things)
-        rows = processes.join([row for batch in _batches(objects, BATCH) for row in self._measure(batch)])
+        rows = processes.gather_lists([row for batch in _batches(objects, BATCH) for row in self._measure(batch)])
         keys, image_keys, names, choices, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
         return PromptDeltas(
             key=np.array(keys),
@@ -105,7 +105,7 @@ class PromptStudy:
             variants=self.variants,
             engineered=np.array([row[1:] for row in probabilities]),
             seconds=max(processes.gather(time.perf_counter() - began)),
-            provenance=with_left_out(provenance, processes.join(left_out)),
+            provenance=with_left_out(provenance, processes.gather_lists(left_out)),
         )
 
     def _measure(self, objects: Sequence[NamedObject]) -> Iterator[tuple[str, str, str, int, list[float]]]:

@@ -21,7 +21,7 @@ from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import read_each, with_left_out
-from clipseg.run.settings import PromptSettings, ReadingSettings
+from clipseg.run.settings import LoaderSettings, PromptSettings
 from clipseg.studies.zero_shot.label_maps import LabelMaps, label_strip, pick_images
 from clipseg.studies.zero_shot.numbers import confusion, image_miou, predict_with_prompt, predict_with_threshold
 from clipseg.studies.zero_shot.results import MulticlassResults, write_multiclass_report
@@ -54,7 +54,7 @@ class ZeroShot:
     unseen: Sequence[str]
     provenance: Mapping[str, Any]
     processes: Processes
-    reading: ReadingSettings
+    reading: LoaderSettings
 
     def run(self) -> tuple[MulticlassResults, dict[str, float]]:
         """Which class was taken for which, counted over all images, and `image_miou` of each image with a counted pixel.
@@ -73,7 +73,7 @@ class ZeroShot:
             matrix += counts
             if counts.any():
                 miou[labelled.image_key] = image_miou(counts)
-        left_out = self.processes.join(left_out)
+        left_out = self.processes.gather_lists(left_out)
         results = MulticlassResults(
             matrix=sum(self.processes.gather(matrix)),
             names=NAMES,

@@ -77,7 +77,7 @@ def test_what_cannot_be_is_said(tmp_path):
 
 
 def test_drawn_scenes_are_a_function_of_the_seed(monkeypatch):
-    monkeypatch.setattr(image_classes, "DRAWN_PER_CLASS", {"train": 3, "test": 2})
+    monkeypatch.setattr(image_classes, "SYNTHETIC_PER_CLASS", {"train": 3, "test": 2})
     data = single_objects(seed=4)
     assert data.names == tuple(CATEGORIES)
     assert len(data) == 40

@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(image_classes, "DRAWN_PER_CLASS", {"train": 4, "test": 2})
+    monkeypatch.setattr(image_classes, "SYNTHETIC_PER_CLASS", {"train": 4, "test": 2})
     monkeypatch.setattr(linear_probe, "BATCH", 7)
 
 

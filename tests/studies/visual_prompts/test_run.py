@@ -1,4 +1,4 @@
-"""The study of visual prompts on drawn scenes: its probabilities, its files, and every variant by its name."""
+"""The study of visual prompts on synthetic scenes: its probabilities, its files, and every variant by its name."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def test_lvis_is_read_where_its_annotations_are(tmp_path):
 
 
 def test_what_shows_an_object_raises_its_name_s_probability(model, root):
-    """At 176 pixels, the size of the scenes, the embedded CLIP sees what is left alone; hiding nothing changes nothing."""
+    """At 176 pixels, the size of the scenes, the bundled CLIP sees what is left alone; hiding nothing changes nothing."""
     results = run(model, root, variants=("intensity0", "clip_mask_tokens_all_minus_infinity", "original"), image_size=176)
     assert results.deltas[:, 0].mean() > 20
     assert results.deltas[:, 1].mean() > 20
