@@ -1,24 +1,41 @@
-"""The command line: `clipseg COMMAND …`, the same as `python -m clipseg`. Each command is a module of `clipseg.commands`."""
+"""The command line: `clipseg COMMAND …`, the same as `python -m clipseg`. Each command is a module, imported when it runs."""
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from clipseg import __version__
 from clipseg.entry import guarded
 
-# Name -> what it does. The module of a name has `add_arguments(parser)` and `run(arguments) -> exit status`.
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the line: its module has `add_arguments(parser)` and `run(arguments) -> exit status`."""
+
+    module: str
+    summary: str
+
+
 COMMANDS = {
-    "predict": "segment photos by prompts: masks, probability maps, an overlay figure",
-    "classify": "which of some names fits a photo best, by CLIP alone",
-    "data": "check or download a data set; what held-out classes remove from it",
-    "case-study": "one photo of a data set: its phrases as prompts, IoU, Dice and the t-tests of its masks",
-    "compare": "is the difference between runs one? t-tests, Wilcoxon, intervals, by what evaluations left on disk",
-    "tables": "the paper's tables with ours beside them",
-    "benchmark": "speed and memory beside transformers' CLIPSeg and others, on this machine",
-    "export": "write a model as ONNX, for programs without torch",
-    "release": "write the decoder of a run for others to load",
+    "predict": Command("clipseg.commands.predict", "segment photos by prompts: masks, probability maps, an overlay figure"),
+    "classify": Command("clipseg.commands.classify", "which of some names fits a photo best, by CLIP alone"),
+    "data": Command("clipseg.commands.data", "check or download a data set; what held-out classes remove from it"),
+    "case-study": Command(
+        "clipseg.studies.case_study.command",
+        "one photo of a data set: its phrases as prompts, IoU, Dice and the t-tests of its masks",
+    ),
+    "compare": Command(
+        "clipseg.commands.compare",
+        "is the difference between runs one? t-tests, Wilcoxon, intervals, by what evaluations left on disk",
+    ),
+    "tables": Command("clipseg.paper.command", "the paper's tables with ours beside them"),
+    "benchmark": Command(
+        "clipseg.studies.speed.command", "speed and memory beside transformers' CLIPSeg and others, on this machine"
+    ),
+    "export": Command("clipseg.commands.export", "write a model as ONNX, for programs without torch"),
+    "release": Command("clipseg.commands.release", "write the decoder of a run for others to load"),
 }
 
 
@@ -35,12 +52,13 @@ def _run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
+    for name, entry in COMMANDS.items():
+        summary = entry.summary
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         command.description = f"{summary[0].upper()}{summary[1:]}."
         # Only the command that runs is imported: some of them take seconds.
         if arguments and arguments[0] == name:
-            module = importlib.import_module(f"clipseg.commands.{name.replace('-', '_')}")
+            module = importlib.import_module(entry.module)
             module.add_arguments(command)
             command.set_defaults(execute=module.run)
     parsed = parser.parse_args(arguments)
