@@ -15,13 +15,13 @@ import clipseg
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
-from clipseg.run.benchmarks import BENCHMARKS, Job
+from clipseg.run.benchmarks import BENCHMARKS, find
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.interruption import stoppable
+from clipseg.run.jobs import Job
 from clipseg.run.loading import data_root
-from clipseg.run.protocols import PROTOCOLS
 from clipseg.run.provenance import provenance
-from clipseg.run.settings import EvaluateConfig
+from clipseg.run.settings import EvaluateConfig, FoldKeys, evaluate_schema
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -31,12 +31,13 @@ def evaluate(config: EvaluateConfig) -> None:
         model = clipseg.load(config.checkpoint, device=device)
         trained = training_run(config.checkpoint)
         experiment = trained.experiment
-        if config.fold is not None and experiment is not None:
-            if trained.fold not in (None, config.fold):
+        fold = config.fold if isinstance(config, FoldKeys) else None
+        if fold is not None and experiment is not None:
+            if trained.fold not in (None, fold):
                 raise ClipSegError(
-                    f"fold={config.fold}: {config.checkpoint} was trained with fold {trained.fold} held out; ask for it"
+                    f"fold={fold}: {config.checkpoint} was trained with fold {trained.fold} held out; ask for it"
                 )
-            experiment = f"{experiment}_fold{config.fold}"
+            experiment = f"{experiment}_fold{fold}"
         # Written back, so that the provenance says what was measured on.
         root = config.data.root = config.data.root or trained.root
         if root is None:
@@ -48,12 +49,12 @@ def evaluate(config: EvaluateConfig) -> None:
         job = Job(
             config=config,
             model=model,
-            root=data_root(root, PROTOCOLS[config.benchmark].layout),
+            root=data_root(root, BENCHMARKS[config.benchmark].layout),
             folder=Path(processes.broadcast(config.out)),
             origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
             processes=processes,
         )
-        BENCHMARKS[config.benchmark](job)
+        find(BENCHMARKS[config.benchmark].run)(job)
         if processes.is_main:
             print(f"report: {job.folder / 'report.html'}")
 
@@ -85,4 +86,4 @@ def training_run(checkpoint: str) -> TrainingRun:
 
 
 if __name__ == "__main__":
-    sys.exit(launch(evaluate, EvaluateConfig, configs=Path(__file__).parent / "configs", name="evaluate"))
+    sys.exit(launch(evaluate, evaluate_schema(), configs=Path(__file__).parent / "configs", name="evaluate"))

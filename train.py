@@ -6,6 +6,7 @@ With `resume=auto` a run goes on where it stopped, and one that is finished is l
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from clipseg.entry import launch, to_yaml
 from clipseg.files import atomic_write, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
-from clipseg.paper.sweep import report_sweep
+from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.board import log_results
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
@@ -23,7 +24,6 @@ from clipseg.run.evaluation import Evaluation
 from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog, recorded_steps
-from clipseg.run.protocols import FORMATS
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import train_decoder
@@ -132,6 +132,12 @@ def finished(config: TrainConfig, folder: Path, step: int) -> bool:
     """Whether all that `config` asks for has been done, to the last file: what a sweep need not do again."""
     asked = [folder / "eval" / name / file for name, _, _ in evaluations(config) for file in ("metrics.json", "report.html")]
     return min(step, recorded_steps(folder)) >= config.training.steps and all(path.is_file() for path in asked)
+
+
+def report_sweep(jobs: Sequence[TrainConfig]) -> None:
+    """Write the page of a sweep whose settings name a folder for it."""
+    if jobs[0].report is not None:
+        find(SWEEP_REPORT)(jobs)
 
 
 if __name__ == "__main__":

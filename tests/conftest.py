@@ -30,10 +30,10 @@ def call(
 
     def run(door: Any, *arguments: str) -> tuple[int, str, str]:
         from clipseg.entry import launch
-        from clipseg.run.settings import EvaluateConfig, TrainConfig
+        from clipseg.run.settings import TrainConfig, evaluate_schema
 
         monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
-        name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", EvaluateConfig)}[door.__name__]
+        name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", evaluate_schema())}[door.__name__]
         finish = getattr(door, "report_sweep", None)
         status = launch(getattr(door, name), schema, configs=ROOT / "configs", name=name, finish=finish)
         captured = capsys.readouterr()

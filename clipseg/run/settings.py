@@ -4,14 +4,14 @@ what differs.
 The entry points hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
 """
 
+import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
-from clipseg.data.classes import FOLDS, unseen_classes
+from clipseg.data.classes import FOLDS
 from clipseg.errors import ClipSegError
-from clipseg.prompts.attention import choose_variants
-from clipseg.run.protocols import EXAMPLES, FORMATS, OPTIONAL_KEYS, PROTOCOLS
+from clipseg.run.benchmarks import BENCHMARKS, FORMATS, key_classes
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
 MISSING: Any = "???"
@@ -61,7 +61,7 @@ class DataSettings(LoaderSettings):
     workers: int = 4
     root: str = MISSING  # a folder, or "mini": the synthetic data, in the layout of the format
     format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
-    train_split: str = "auto"  # auto: those of the format, see `run/protocols.py`
+    train_split: str = "auto"  # auto: those of the format, see `run/benchmarks.py`
     val_split: str = "auto"
     skip_known_bad: bool = True
     allow_missing: bool = False
@@ -166,7 +166,7 @@ class TrainConfig:
             self.data.val_split = "val" if drawn else usual.val_split
         by_rule = str(self.data.exclude).startswith("pascal5i_fold")
         if self.data.format == "coco20i" and self.fold is None:
-            raise ClipSegError(f"data.format=coco20i needs the fold that is held out; add {EXAMPLES['fold']}")
+            raise ClipSegError("data.format=coco20i needs the fold that is held out; add fold=0")
         if self.fold is not None and not (by_rule or self.data.format == "coco20i"):
             raise ClipSegError(f"fold={self.fold}: experiment {self.experiment} has no folds; leave it out")
         if by_rule and self.data.exclude != f"pascal5i_fold{self.fold}":
@@ -184,51 +184,90 @@ class EvaluationData(LoaderSettings):
 
 
 @dataclass
+class MaskKeys:
+    """The benchmarks whose tasks are binary masks.
+
+    Attributes:
+        save_predictions: a folder for one black-and-white PNG a task, at the image's own size.
+        intensity_tests: test how gray values change at the masks' boundaries (`measure/intensity.py`).
+    """
+
+    save_predictions: str | None = None
+    intensity_tests: bool = False
+
+    def check(self, benchmark: str) -> None:
+        """Take all values."""
+
+
+@dataclass
+class FoldKeys:
+    """The benchmarks on classes that were held out.
+
+    Attributes:
+        fold: of Pascal-5i or COCO-20i, 0 to 3.
+    """
+
+    fold: int | None = None
+
+    def check(self, benchmark: str) -> None:
+        """Raise `ClipSegError` where there is no such fold."""
+        if self.fold is None:
+            raise ClipSegError(f"benchmark={benchmark} needs fold; add fold=0 to the command")
+        _fold(self.fold)
+
+
+@dataclass
+class EpisodeKeys:
+    """The few-shot benchmarks.
+
+    Attributes:
+        episodes: a file of episodes to repeat; null: drawn from the seed. Either way they are written to OUT/episodes.json.
+    """
+
+    episodes: str | None = None
+
+    def check(self, benchmark: str) -> None:
+        """Take all values."""
+
+
+@dataclass
 class EvaluateConfig:
-    """All of `evaluate.py`."""
+    """What every benchmark of `evaluate.py` takes."""
 
     checkpoint: str = MISSING
     benchmark: str = "phrasecut"
-    split: str = "auto"  # auto: the one of the benchmark's table, see `run/protocols.py`
+    split: str = "auto"  # auto: the one of the benchmark, see `run/benchmarks.py`
     data: EvaluationData = field(default_factory=EvaluationData)
     prompt: PromptSettings = field(default_factory=lambda: PromptSettings(templates="auto", text_weight=[0.0, 0.0]))
     threshold: float = 0.3
-    fold: int | None = None  # of Pascal-5i or COCO-20i
-    unseen: int | None = None  # of the benchmark pascal_zeroshot: 2, 4, 6, 8 or 10 classes
-    episodes: str | None = None  # a file of episodes to repeat; null: drawn from the seed, written to OUT/episodes.json
-    background_threshold: float | None = None  # of pascal_zeroshot; null: the prompt "background", times 3, as released
-    save_predictions: str | None = None
-    intensity_tests: bool = False  # test how gray values change at the masks' boundaries (`measure/intensity.py`)
-    variant: str = "all"  # of the benchmark visual_prompts: what is compared to the original, as prompt.visual_prompt or all
-    image_size: int | None = None  # of the benchmark visual_prompts; null: the CLIP's native size, 224 for the paper's
-    image_sizes: list[int] | None = None  # of image_size and linear_probe; null: half to twice the native one, in whole patches
     seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
     out: str = MISSING
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)
-        _one_of("benchmark", self.benchmark, tuple(PROTOCOLS))
-        choose_variants(self.variant)
+        _one_of("benchmark", self.benchmark, tuple(BENCHMARKS))
         _seed(self.seed)
-        _fold(self.fold)
-        if self.unseen is not None:
-            unseen_classes(self.unseen)
-        if self.background_threshold is not None:
-            _probability("background_threshold", self.background_threshold)
-        if self.image_sizes is not None:
-            _ascending("image_sizes", self.image_sizes)
-        protocol = PROTOCOLS[self.benchmark]
-        for key in OPTIONAL_KEYS:
-            value = getattr(self, key)
-            if value is None and key in protocol.needs:
-                raise ClipSegError(f"benchmark={self.benchmark} needs {key}; add {EXAMPLES[key]} to the command")
-            if value is not None and value is not False and key not in (*protocol.needs, *protocol.takes):
-                raise ClipSegError(f"{key}={value} means nothing to benchmark={self.benchmark}; leave it out")
+        own = key_classes([self.benchmark])
+        known = {key.name for part in (EvaluateConfig, *own) for key in fields(part)}
+        for key in fields(self):
+            if key.name not in known and getattr(self, key.name) != key.default:
+                raise ClipSegError(
+                    f"{key.name}={getattr(self, key.name)} means nothing to benchmark={self.benchmark}; leave it out"
+                )
+        for part in own:
+            part.check(self, self.benchmark)
+        benchmark = BENCHMARKS[self.benchmark]
         if self.split == "auto":
-            self.split = protocol.split
+            self.split = benchmark.split
         if self.prompt.templates == "auto":
-            self.prompt.templates = protocol.templates
+            self.prompt.templates = benchmark.templates
+
+
+@functools.cache
+def evaluate_schema() -> type[EvaluateConfig]:
+    """All of `evaluate.py`: `EvaluateConfig` with the keys of every benchmark, of which one's own may be set."""
+    return make_dataclass("EvaluateSchema", [], bases=(*key_classes(), EvaluateConfig))
 
 
 def _at_least(key: str, value: int, least: int) -> None:
@@ -244,11 +283,6 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _probability(key: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ClipSegError(f"{key}={value} must lie in [0, 1]")
-
-
-def _ascending(key: str, values: list[int]) -> None:
-    if not values or values[0] < 1 or values != sorted(set(values)):
-        raise ClipSegError(f"{key}={values} must be ascending sides in pixels, each once, such as [224,352]")
 
 
 def _seed(value: int) -> None:

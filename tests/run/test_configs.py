@@ -13,7 +13,7 @@ from clipseg.entry import to_yaml
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import ROWS
 from clipseg.network.model import ModelConfig
-from clipseg.run.settings import EvaluateConfig, TrainConfig
+from clipseg.run.settings import TrainConfig, evaluate_schema
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -99,7 +99,7 @@ def test_a_required_path_is_named():
     with pytest.raises(ClipSegError, match=r"required, and not given: data\.root; add data\.root=VALUE"):
         train_settings("experiment=phrasecut_pc")
     with pytest.raises(ClipSegError, match="checkpoint"):
-        settings("evaluate", EvaluateConfig)
+        settings("evaluate", evaluate_schema())
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_a_row_of_the_paper_is_an_experiment_whose_head_holds_its_values(experim
     ],
 )
 def test_auto_means_the_benchmark_s_own(benchmark, split, templates):
-    config = settings("evaluate", EvaluateConfig, "checkpoint=run", *benchmark)
+    config = settings("evaluate", evaluate_schema(), "checkpoint=run", *benchmark)
     assert (config.split, config.prompt.templates) == (split, templates)
     assert config.prompt.text_weight == [0, 0]

@@ -45,7 +45,7 @@ from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip
 from clipseg.network.model import CLIPSeg, create_model
 from clipseg.network.weights import load
 from clipseg.run.checkpoint import as_plain, find_resume, save_checkpoint
-from clipseg.run.settings import EvaluateConfig, TrainConfig
+from clipseg.run.settings import TrainConfig, evaluate_schema
 from clipseg.studies.visual_prompts.numbers import PromptDeltas, format_deltas
 from clipseg.studies.visual_prompts.objects import PhraseCutObjects
 
@@ -517,7 +517,7 @@ def test_studies_of_visual_prompts_with_damaged_bytes(tmp_path: Path) -> None:
 
 # Configs
 
-SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig}
+SCHEMAS = {"train": TrainConfig, "evaluate": evaluate_schema()}
 SOME = ["null", "0", "-1", "1", "3.5", "1e400", "nan", "true", "x", "''", "[]", "[0,1]", "[1,0]", "{a:1}", "???", "9999999999"]
 SOME += [
     "${seed}",

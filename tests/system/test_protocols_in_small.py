@@ -33,9 +33,9 @@ from clipseg.network.read_outs import are_fractions, blocks_at
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.text import TEMPLATES, fill
 from clipseg.run import conditioning, evaluation, training, training_data, validation
+from clipseg.run.benchmarks import FORMATS
 from clipseg.run.loading import data_root
-from clipseg.run.protocols import FORMATS
-from clipseg.run.settings import EvaluateConfig, TrainConfig
+from clipseg.run.settings import TrainConfig, evaluate_schema
 
 FEW = {
     mini: {"SPLITS": {"train": 24, "val": 3, "test": 4, "unseen": 2}},
@@ -129,8 +129,8 @@ def test_an_experiment_in_small(name, embedded, seen, monkeypatch, tmp_path):
     for number, arguments in enumerate(named_evaluations(name)):
         given = OmegaConf.from_dotlist([*arguments, "device=cpu", "data.workers=0", f"out={number}"])
         # What evaluate.yaml composes to, without the time that composing takes.
-        composed = OmegaConf.merge(OmegaConf.structured(EvaluateConfig), given)
-        evaluate.evaluate(read_settings(composed, EvaluateConfig))
+        composed = OmegaConf.merge(OmegaConf.structured(evaluate_schema()), given)
+        evaluate.evaluate(read_settings(composed, evaluate_schema()))
         check_figures(Path(str(number)))
 
 

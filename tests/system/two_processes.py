@@ -27,9 +27,9 @@ from clipseg.entry import launch  # noqa: E402
 from clipseg.errors import ClipSegError  # noqa: E402
 from clipseg.network.decoder import Dropout  # noqa: E402
 from clipseg.run.log import RunLog  # noqa: E402
-from clipseg.run.settings import EvaluateConfig, TrainConfig  # noqa: E402
+from clipseg.run.settings import TrainConfig, evaluate_schema  # noqa: E402
 
-DOORS = {"train": (train.train, TrainConfig), "evaluate": (evaluate.evaluate, EvaluateConfig)}
+DOORS = {"train": (train.train, TrainConfig), "evaluate": (evaluate.evaluate, evaluate_schema())}
 
 
 def main() -> None:

@@ -20,11 +20,14 @@ from clipseg.measure.significance import share_interval
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import prepare_images
 from clipseg.run.distributed import Processes
+from clipseg.run.jobs import Job
 from clipseg.run.loading import evaluation_batches
 from clipseg.run.settings import LoaderSettings
-from clipseg.studies.input_size.curves import SizeCurves
-from clipseg.studies.input_size.image_classes import ImagesByClass
+from clipseg.studies.input_size.curves import SizeCurves, format_curves
+from clipseg.studies.input_size.image_classes import ImagesByClass, class_folders, single_objects
 from clipseg.studies.input_size.logistic_regression import classify_linearly
+from clipseg.studies.input_size.run import choose_sizes
+from clipseg.studies.input_size.settings import SizeKeys
 
 BATCH = 32  # images
 ABOUT = (
@@ -104,3 +107,22 @@ def _chunks(images: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
     iterator = iter(images)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def linear_probe(job: Job) -> None:
+    """How well classes are told apart by CLIP's image embedding over the size of the input (Fig. 5); no decoder takes part."""
+    config, visual = job.config, job.model.backbone.clip.visual
+    assert isinstance(config, SizeKeys)
+    sizes = choose_sizes(config.image_sizes, native=visual.image_size[0], patch_size=visual.patch_size[0])
+    is_synthetic = config.data.root == "mini"
+    curves = measure_linear_probe(
+        job.model.backbone,
+        single_objects(seed=config.seed) if is_synthetic else class_folders(job.root, split=config.split, seed=config.seed),
+        sizes=sizes,
+        provenance={**job.origin, "backbone": job.model.config.backbone},
+        processes=job.processes,
+        reading=config.data,
+    )
+    if job.processes.is_main:
+        curves.write(job.folder)
+        print(format_curves(curves))

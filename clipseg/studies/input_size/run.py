@@ -6,7 +6,9 @@ from pathlib import Path
 
 from clipseg.errors import ClipSegError
 from clipseg.run.evaluation import Evaluation
-from clipseg.studies.input_size.curves import SizeCurves
+from clipseg.run.jobs import Job, evaluation_of, phrasecut_data
+from clipseg.studies.input_size.curves import SizeCurves, format_curves
+from clipseg.studies.input_size.settings import SizeKeys
 
 SCALES = (0.5, 0.75, 1, 1.25, 1.5, 2)  # the paper states no sizes; these times the model's own, in whole patches
 TITLES = {"miou": "mIoU", "iou_fg": "IoU_FG", "ap": "AP", "mean_iou_official": "mean IoU, original size"}
@@ -59,3 +61,15 @@ def measure_image_sizes(evaluation: Evaluation, sizes: Sequence[int], *, folder:
         seconds=sum(figures["seconds"] for figures in metrics),
         provenance=evaluation.provenance,
     )
+
+
+def image_size(job: Job) -> None:
+    """The benchmark `phrasecut` at several sizes of the input, and their curve (after Fig. 5)."""
+    config, model = job.config, job.model
+    assert isinstance(config, SizeKeys)
+    sizes = choose_sizes(config.image_sizes, native=model.config.image_size, patch_size=model.backbone.patch_size)
+    evaluation = evaluation_of(job, phrasecut_data(job))
+    curves = measure_image_sizes(evaluation, sizes, folder=job.folder, seed=config.seed)
+    if job.processes.is_main:
+        curves.write(job.folder)
+        print(format_curves(curves))

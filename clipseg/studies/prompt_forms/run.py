@@ -9,16 +9,25 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from clipseg.errors import ClipSegError
 from clipseg.files import write_json
 from clipseg.measure.results import Results
 from clipseg.network.preprocess import prepare_images
 from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.evaluation import Evaluation
+from clipseg.run.jobs import Job, evaluation_of, phrasecut_data
 from clipseg.run.loading import evaluation_batches
 from clipseg.run.settings import PromptSettings
 from clipseg.run.workers import naming_worker_failures
-from clipseg.studies.prompt_forms.numbers import BARE, FormComparison, forms_metrics, write_forms_report
+from clipseg.studies.prompt_forms.numbers import (
+    BARE,
+    FormComparison,
+    compare_forms,
+    format_forms,
+    forms_metrics,
+    write_forms_report,
+)
 
 
 def _name(template: str) -> str:
@@ -85,3 +94,15 @@ class PromptForms:
 
 def _origin(name: str, condition: Conditioner) -> dict[str, Any]:
     return {"form": name, "templates": list(condition.templates), "mean_embedding": condition.ensemble}
+
+
+def prompt_forms(job: Job) -> None:
+    """What other words around the same phrases do to the masks (Fig. 7)."""
+    if job.config.prompt.templates != "plain" or job.config.prompt.ensemble:
+        raise ClipSegError("benchmark=prompt_forms compares all forms; leave prompt.templates and prompt.ensemble out")
+    study = PromptForms(evaluation=evaluation_of(job, phrasecut_data(job)), forms=FORMS)
+    forms = study.run(progress=f"evaluating {job.config.split}")
+    if job.processes.is_main:
+        comparison = compare_forms(forms, seed=job.config.seed)
+        study.write(job.folder, comparison)
+        print(format_forms(comparison))

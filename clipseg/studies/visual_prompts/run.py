@@ -22,17 +22,19 @@ from clipseg.data.sampling import shard
 from clipseg.network.attention_mask import visible_tokens
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import MEAN, STD, normalise, resize_image, resize_object
-from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL
+from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL, choose_variants
 from clipseg.prompts.text import fill
 from clipseg.prompts.visual import VARIANTS, darken_background, engineer
 from clipseg.run.distributed import Processes
+from clipseg.run.jobs import Job
 from clipseg.run.loading import IN_PROCESS, read_each, with_left_out
 from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.settings import EvaluationData, LoaderSettings
 from clipseg.studies.visual_prompts.lvis_pairs import LVISPairs
-from clipseg.studies.visual_prompts.numbers import PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas, format_deltas
 from clipseg.studies.visual_prompts.objects import NamedObject, ObjectSource, PhraseCutObjects
 from clipseg.studies.visual_prompts.page import Picture, Sheet, write_prompt_report
+from clipseg.studies.visual_prompts.settings import VisualPromptKeys
 
 TEMPLATE = "a photo of a {}"
 BATCH = 32  # objects
@@ -172,3 +174,16 @@ def _pixels(normalised: Tensor) -> np.ndarray:
     mean, std = (normalised.new_tensor(values)[:, None, None] for values in (MEAN, STD))
     pixels = ((normalised[0] * std + mean) * 255).round().clamp(0, 255).byte()
     return pixels.permute(1, 2, 0).cpu().numpy()
+
+
+def visual_prompts(job: Job) -> None:
+    """What showing an object to CLIP does for its name (Tab. 2); of the weights only the backbone counts."""
+    config = job.config
+    assert isinstance(config, VisualPromptKeys)
+    source = object_source(job.root, split=config.split, settings=config.data)
+    variants = choose_variants(config.variant)
+    study = PromptStudy(job.model.backbone, source, variants=variants, image_size=config.image_size)
+    results = study.run(provenance=job.origin, processes=job.processes, reading=config.data, progress=True)
+    if job.processes.is_main:
+        study.write(job.folder, results, seed=config.seed)
+        print(format_deltas(results))

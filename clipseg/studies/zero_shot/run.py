@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from clipseg.data.classes import PASCAL_CLASSES
+from clipseg.data.classes import PASCAL_CLASSES, unseen_classes
 from clipseg.data.readers.pascal import LabelledImage, PascalZeroShot
 from clipseg.data.sampling import shard
 from clipseg.files import write_json
@@ -20,11 +20,13 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
+from clipseg.run.jobs import Job
 from clipseg.run.loading import read_each, with_left_out
 from clipseg.run.settings import LoaderSettings, PromptSettings
 from clipseg.studies.zero_shot.label_maps import LabelMaps, label_strip, pick_images
 from clipseg.studies.zero_shot.numbers import confusion, image_miou, predict_with_prompt, predict_with_threshold
-from clipseg.studies.zero_shot.results import MulticlassResults, write_multiclass_report
+from clipseg.studies.zero_shot.results import MulticlassResults, format_multiclass, write_multiclass_report
+from clipseg.studies.zero_shot.settings import ZeroShotKeys
 
 NAMES = ("background", *PASCAL_CLASSES)
 SHOWN = 6  # images of each kind in the report
@@ -124,3 +126,25 @@ def _probabilities(model: CLIPSeg, image: Tensor, conditions: Tensor) -> Tensor:
     activations = model.activations(prepare_images([image.to(conditions.device)], size))
     one_image = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device)
     return model.decode(activations, conditions, one_image).float().sigmoid()
+
+
+def pascal_zeroshot(job: Job) -> None:
+    """Which of the twenty classes of Pascal VOC 2012 each pixel is, some of them unseen in training (Tab. 4)."""
+    config = job.config
+    assert isinstance(config, ZeroShotKeys)
+    assert config.unseen is not None
+    evaluation = ZeroShot(
+        model=job.model,
+        data=PascalZeroShot(job.root, split=config.split),
+        prompt=config.prompt,
+        seed=config.seed,
+        background_threshold=config.background_threshold,
+        unseen=unseen_classes(config.unseen),
+        provenance=job.origin,
+        processes=job.processes,
+        reading=config.data,
+    )
+    results, miou = evaluation.run()
+    if job.processes.is_main:
+        evaluation.write(job.folder, results, miou)
+        print(format_multiclass(results))

@@ -26,7 +26,7 @@ from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.prompt_images import embed_prompt_images
-from clipseg.run.settings import EvaluateConfig, EvaluationData, PromptSettings
+from clipseg.run.settings import EvaluationData, PromptSettings, evaluate_schema
 from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
 
@@ -114,7 +114,7 @@ def test_the_door_writes_figures_and_a_page(model, root, monkeypatch, tmp_path, 
     monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", "device=cpu"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    assert launch(evaluate.evaluate, EvaluateConfig, configs=CONFIGS, name="evaluate") == 0
+    assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     metrics = json.loads(Path("here/metrics.json").read_text())
@@ -146,7 +146,7 @@ def test_a_bad_argument_is_one_line(model, root, monkeypatch, tmp_path, capsys, 
     monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", override]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    assert launch(evaluate.evaluate, EvaluateConfig, configs=CONFIGS, name="evaluate") == 2
+    assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 2
     error = capsys.readouterr().err
     assert named in error
     assert error.count("\n") == 1

@@ -1,0 +1,157 @@
+"""The jobs of `evaluate.py`: each measures one benchmark, writes into a folder and prints. Studies have jobs of their own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.sample import Reader
+from clipseg.measure.paper import paper_beside
+from clipseg.measure.tables import format_table
+from clipseg.network.model import CLIPSeg
+from clipseg.network.preprocess import Resize
+from clipseg.run.conditioning import Conditioner
+from clipseg.run.distributed import Processes
+from clipseg.run.evaluation import Evaluation
+from clipseg.run.settings import EpisodeKeys, EvaluateConfig, FoldKeys, MaskKeys
+
+# Readers other than PhraseCut's are imported by the jobs that need them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a benchmark is given.
+
+    Attributes:
+        config: of `evaluate.py`.
+        model: the weights that are measured.
+        root: the data's folder.
+        folder: for all that is written.
+        origin: provenance, with `benchmark`, `split` and the `experiment` that trained the weights.
+        processes: who shares the work.
+    """
+
+    config: EvaluateConfig
+    model: CLIPSeg
+    root: Path
+    folder: Path
+    origin: Mapping[str, Any]
+    processes: Processes
+
+
+def phrasecut(job: Job) -> None:
+    """Measure masks by phrases (Tab. 3), or by visual prompts alone, on phrases that occur more than once (Tab. 9)."""
+    measure(job, phrasecut_data(job))
+
+
+def phrasecut_data(job: Job) -> PhraseCut:
+    """The split in PhraseCut's layout that a job names, whole images."""
+    config = job.config
+    return PhraseCut(
+        job.root,
+        split=config.split,
+        training=False,
+        seed=config.seed,
+        visual_support=config.benchmark == "phrasecut_visual",
+        skip_known_bad=config.data.skip_known_bad,
+        allow_missing=config.data.allow_missing,
+        allow_degenerate=config.data.allow_degenerate,
+    )
+
+
+def pascal5i_one_shot(job: Job) -> None:
+    """Measure the classes of a fold on Pascal VOC 2012, each shown by another image (Tab. 5)."""
+    from clipseg.data.readers.pascal import pascal_one_shot
+
+    config = job.config
+    assert isinstance(config, FoldKeys)
+    assert isinstance(config, EpisodeKeys)
+    assert config.fold is not None
+    data = pascal_one_shot(job.root, split=config.split, fold=config.fold, seed=config.seed, episodes=config.episodes)
+    measure_episodes(job, data)
+
+
+def pascal5i_text(job: Job) -> None:
+    """Measure the classes of a fold on Pascal VOC 2012, each asked for by its name (Tab. 7)."""
+    from clipseg.data.classes import pascal5i_fold
+    from clipseg.data.readers.pascal import pascal_text
+
+    config = job.config
+    assert isinstance(config, FoldKeys)
+    assert config.fold is not None
+    data = pascal_text(job.root, split=config.split, classes=pascal5i_fold(config.fold), seed=config.seed)
+    measure(job, data, resize="pad")
+
+
+def coco20i(job: Job) -> None:
+    """Measure 1,000 episodes of a fold's classes on COCO, each shown by another image (Tab. 6), or asked for by name."""
+    from clipseg.data.readers import coco
+
+    config = job.config
+    assert isinstance(config, FoldKeys)
+    assert isinstance(config, EpisodeKeys)
+    assert config.fold is not None
+    data = coco.coco20i(
+        job.root,
+        split=config.split,
+        fold=config.fold,
+        seed=config.seed,
+        visual_support=config.benchmark == "coco20i_one_shot",
+        episodes=config.episodes,
+    )
+    measure_episodes(job, data)
+
+
+def measure_episodes(job: Job, data: Any) -> None:
+    """`measure`, aspect kept; the episodes are written down beside the figures."""
+    if job.processes.is_main:
+        data.save(job.folder / "episodes.json")
+    measure(job, data, resize="pad")
+
+
+def lvis(job: Job) -> None:
+    """Measure prompts that name no class: affordances, attributes or parts (Tab. 8)."""
+    from clipseg.data.readers.lvis import lvis_prompts
+
+    kind = job.config.benchmark.removeprefix("lvis_")
+    measure(job, lvis_prompts(job.root, split=job.config.split, kind=kind, seed=job.config.seed))
+
+
+def folder(job: Job) -> None:
+    """Measure a folder of the user's own, by its phrases."""
+    from clipseg.data.readers.folder import FolderData
+
+    measure(job, FolderData(job.root, split=job.config.split, training=False, seed=job.config.seed))
+
+
+def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
+    """The one evaluation of all benchmarks whose tasks are binary masks: measures, writes, prints.
+
+    Args:
+        job: says how the tasks are described, and where the results go.
+        data: whole images with their tasks.
+        resize: squashed to the model's size, or aspect kept and padded, queries and supports alike.
+    """
+    config, evaluation = job.config, evaluation_of(job, data, resize=resize)
+    assert isinstance(config, MaskKeys)
+    save_predictions = Path(config.save_predictions) if config.save_predictions else None
+    results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
+    if job.processes.is_main:
+        evaluation.write(job.folder, results, seed=config.seed)
+        print(format_table(results.metrics(), paper_beside(results.provenance)))
+
+
+def evaluation_of(job: Job, data: Reader, *, resize: Resize = "squash") -> Evaluation:
+    """The evaluation that a job asks for, on this data."""
+    return Evaluation(
+        model=job.model,
+        data=data,
+        condition=Conditioner(job.config.prompt, resize=resize),
+        threshold=job.config.threshold,
+        provenance=job.origin,
+        processes=job.processes,
+        reading=job.config.data,
+        resize=resize,
+        intensity_tests=isinstance(job.config, MaskKeys) and job.config.intensity_tests,
+    )
