@@ -15,10 +15,8 @@ from clipseg.files import atomic_write, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
 from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
-from clipseg.run.board import log_results
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
-from clipseg.run.determinism import set_deterministic
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.interruption import stoppable
@@ -26,7 +24,7 @@ from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog, recorded_steps
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
-from clipseg.run.training import train_decoder
+from clipseg.run.training import set_deterministic, train_decoder
 from clipseg.run.training_data import training_data, validation_data
 from clipseg.run.validation import Validation
 
@@ -47,18 +45,7 @@ def train(config: TrainConfig) -> None:
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         origin |= {"training_seed": config.seed, "training_commit": origin["commit"]}
         root = data_root(config.data.root, FORMATS[config.data.format].layout)
-        model = create_model(
-            config.model.backbone.name,
-            config.model.backbone.pretrained,
-            config.model.extract_layers,
-            config.model.reduce_dim,
-            config.model.head,
-            config.model.decoder,
-            image_size=config.model.image_size,
-            seed=config.seed,
-            image_tower=config.model.backbone.image_tower,
-            image_tower_pretrained=config.model.backbone.image_tower_pretrained,
-        ).to(device)
+        model = create_model(**config.model.options(seed=config.seed)).to(device)
         data = training_data(config, root)
         # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and
         # by its support alone where there is one.
@@ -117,6 +104,8 @@ def train(config: TrainConfig) -> None:
             results = evaluation.run(progress=f"evaluating {name}")
             if processes.is_main:
                 evaluation.write(folder / "eval" / name, results, seed=config.seed)
+                from clipseg.run.board import log_results
+
                 log_results(folder / "eval" / name, results, step=config.training.steps)
                 print(f"\n{name}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / name / 'report.html'}")
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.commands.file_names import slug, unique_stems
-from clipseg.commands.overlay import overlay_figure
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
 from clipseg.image_io import SUFFIXES, read_image
@@ -172,6 +171,8 @@ def _answer(segment: Segmenter, question: _Question, path: Path, *, out: Path, s
         _write_png(out / f"{name}.mask.png", mask.numpy().astype(np.uint8) * 255)
         files = {"probabilities": f"{name}.prob.png", "mask": f"{name}.mask.png"}
         found.append({"prompt": title, **_numbers(values, mask), **files})
+    from clipseg.commands.overlay import overlay_figure  # matplotlib takes a second
+
     with atomic_write(out / f"{stem}.overlay.png") as file:
         file.write(overlay_figure(image, maps, titles, threshold=question.threshold))
     size = {"height": image.shape[1], "width": image.shape[2]}

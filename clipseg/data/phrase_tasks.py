@@ -13,10 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from clipseg.data.phrase_index import PhraseIndex
-from clipseg.data.plan import EpochPlan, group_by_image, shuffled_by_image
 from clipseg.data.sample import Sample, Support, Task
-from clipseg.data.transforms import random_square_crop
+from clipseg.data.sampling import EpochPlan, PhraseIndex, group_by_image, random_square_crop, shuffled_by_image
 from clipseg.errors import ClipSegError
 
 PhraseFilter = Callable[[Sequence[str]], NDArray[np.bool_]]

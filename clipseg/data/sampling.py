@@ -1,7 +1,13 @@
-"""Which items are read, in which order, by which process: arithmetic on positions, so that a run can stop and go on."""
+"""The draws of training: which items are read, in which order, by which process; which tasks make up an item; what is cropped.
 
-from collections.abc import Iterator
+Arithmetic on positions and seeds, so that a run can stop and go on, and any number of processes sees the same stream.
+"""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from clipseg.errors import ClipSegError
@@ -52,3 +58,106 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 def shard(n_items: int, rank: int, world_size: int) -> range:
     """The items one of `world_size` processes evaluates: over all of them, each item exactly once."""
     return range(rank, n_items, world_size)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """Which tasks make up each item of an epoch: item i is `tasks[starts[i] : ends[i]]`."""
+
+    tasks: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, item: int) -> NDArray[np.int64]:
+        return self.tasks[self.starts[item] : self.ends[item]]
+
+
+def group_by_image(rows: NDArray[np.int64], image_of_task: NDArray[np.int64], *, most: int) -> EpochPlan:
+    """Bring the tasks of each image together, keeping their order, and cut them into items of at most `most`.
+
+    Args:
+        rows: int64 `[R]`, the tasks in use, in the order wanted.
+        image_of_task: int64 `[T]`, the number of each task's image; only those of `rows` are looked at.
+        most: tasks of an item.
+    """
+    image_of_row = image_of_task[rows]
+    by_image = np.argsort(image_of_row, kind="stable")
+    counts = np.bincount(image_of_row)
+    place_in_image = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.flatnonzero(place_in_image % most == 0)
+    return EpochPlan(rows[by_image], starts, np.append(starts[1:], len(rows)))
+
+
+def shuffled_by_image(
+    rows: NDArray[np.int64], image_of_task: NDArray[np.int64], *, most: int, seed: int, epoch: int
+) -> EpochPlan:
+    """As `group_by_image`, with the tasks of each image and the items in an order drawn from (seed, epoch)."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    plan = group_by_image(rng.permutation(rows), image_of_task, most=most)
+    order = rng.permutation(len(plan))
+    return EpochPlan(plan.tasks, plan.starts[order], plan.ends[order])
+
+
+class PhraseIndex:
+    """The tasks of a data set by their phrase.
+
+    Args:
+        phrases: of all tasks.
+        rows: int `[R]`, the tasks in use; only they are found.
+    """
+
+    def __init__(self, phrases: Sequence[str], rows: NDArray[np.int64]):
+        texts = np.array([phrases[row] for row in rows.tolist()], dtype=object)
+        self.phrases, number = np.unique(texts, return_inverse=True)
+        order = np.argsort(number, kind="stable")
+        self._rows = rows[order]
+        self._starts = np.append(np.flatnonzero(np.diff(number[order], prepend=-1)), len(rows))
+        self._number_of_row = dict(zip(rows.tolist(), number.tolist(), strict=True))
+
+    def number(self, row: int) -> int:
+        """The number of a task's phrase, an index into `phrases`."""
+        return self._number_of_row[row]
+
+    def rows(self, number: int) -> NDArray[np.int64]:
+        """The tasks with a phrase."""
+        return self._rows[self._starts[number] : self._starts[number + 1]]
+
+    def another(self, number: int, rng: np.random.Generator) -> int:
+        """Another phrase, as often as it occurs; there must be one."""
+        own, start = len(self.rows(number)), int(self._starts[number])
+        place = int(rng.integers(len(self._rows) - own))
+        row = self._rows[place if place < start else place + own]
+        return self.number(int(row))
+
+
+DRAWS = 50
+LEAST_COVER = 0.05
+
+
+def random_square_crop(mask: NDArray[np.uint8], rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw the square of side min(H, W) that training sees: one in which the target shows.
+
+    Up to 50 places are drawn; the first whose mask covers over 5% of the square is taken, else the one with most mask.
+
+    Args:
+        mask: uint8 `[H, W]` of 0 and 1.
+        rng: source of the places; it always gives the same number of draws, whatever the mask.
+
+    Returns:
+        `(top, left, side)` in pixels.
+
+    Source: the paper's training set-up, "Random crop"; the 5% and the 50 draws are the released settings.
+    """
+    height, width = mask.shape
+    side = min(height, width)
+    # The square fills the short side, so only its place along the long one is free: sums over lines are all it takes.
+    lines = mask.sum(axis=1 if height > width else 0, dtype=np.int64)
+    cumulative = np.concatenate([[0], np.cumsum(lines)])
+    places = rng.integers(0, len(lines) - side + 1, size=DRAWS)
+    covered = cumulative[places + side] - cumulative[places]
+    enough = covered > LEAST_COVER * side * side
+    place = int(places[np.argmax(enough) if enough.any() else np.argmax(covered)])
+    return (place, 0, side) if height > width else (0, place, side)

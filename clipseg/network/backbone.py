@@ -1,8 +1,7 @@
 """The frozen CLIP: text -> embedding, image -> embedding, image -> the activations of chosen blocks.
 
-Built on open_clip's modules and weights; the forward pass of its vision transformer is written out here, since we stop
-early, take
-any input size the patch divides, and resample the positions as the paper does. Nothing here knows of decoders or data sets.
+Built on open_clip's modules and weights; the forward pass of its vision transformer is written out here, since we stop early,
+take any input size the patch divides, and resample the positions as the paper does. Nothing here knows of decoders or data.
 """
 
 import functools

@@ -11,14 +11,11 @@ import torch
 from open_clip.model import CLIP
 from torch import nn
 
+# The bundled CLIP and foreign layouts are imported where they are met.
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
-from clipseg.network.formats.transformers_config import UNNAMED, is_transformers_folder, named_sizes, read_folder_config
-from clipseg.network.formats.transformers_layout import clip_of_folder, clip_weights
-from clipseg.network.hub import quiet_hub
-from clipseg.network.mini_clip import load_mini_clip
-from clipseg.network.tensor_files import read_folder_weights
+from clipseg.network.tensor_files import UNNAMED, is_transformers_folder, quiet_hub, read_folder_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -42,6 +39,8 @@ def load_backbone(name: str, pretrained: str | Path | None, *, seed: int = 0) ->
             raise ClipSegError(
                 f"backbone 'mini' has one set of weights, pretrained=mini (or null for random), not {str(pretrained)!r}"
             )
+        from clipseg.network.mini_clip import load_mini_clip
+
         clip, tokenizer = load_mini_clip(pretrained=pretrained is not None, seed=seed)
         return CLIPBackbone(clip, tokenizer, name=name)
     folder = Path(pretrained or "").expanduser()
@@ -50,6 +49,8 @@ def load_backbone(name: str, pretrained: str | Path | None, *, seed: int = 0) ->
             raise ClipSegError(
                 f"backbone {name!r} is built from a folder in transformers' layout; name it by pretrained=, not {pretrained!r}"
             )
+        from clipseg.network.formats.transformers_layout import clip_of_folder
+
         clip, tokenizer = clip_of_folder(folder)
         return CLIPBackbone(clip, tokenizer, name=name)
     clip, tokenizer = _build(name, seed)
@@ -61,6 +62,9 @@ def load_backbone(name: str, pretrained: str | Path | None, *, seed: int = 0) ->
 
 
 def _load_transformers(name: str, clip: nn.Module, folder: Path) -> None:
+    from clipseg.network.formats.transformers_config import named_sizes, read_folder_config
+    from clipseg.network.formats.transformers_layout import clip_weights
+
     config = read_folder_config(folder)
     wanted = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
     _check_activation(name, str(folder), wanted, trained=config.sizes.quick_gelu)

@@ -1,15 +1,15 @@
 """CLIPSeg: a frozen CLIP, a small decoder, and a prompt that tells the decoder what to segment (paper Fig. 2).
 
 An image passes CLIP once and leaves its activations after the blocks named by `extract_layers`. A prompt - a text, an
-engineered
-image, or a mix of both - becomes one CLIP embedding, the condition. The decoder turns activations and condition into one
-logit a pixel.
+engineered image, or a mix of both - becomes one CLIP embedding, the condition. The decoder turns activations and condition
+into one logit a pixel.
 """
 
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,6 @@ from clipseg.errors import ClipSegError
 from clipseg.network.backbone import Activations, CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
-from clipseg.network.read_outs import are_fractions, blocks_at
-from clipseg.network.vit_tower import ViTBackbone, load_image_tower
 
 # Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
 LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192
@@ -29,7 +27,21 @@ PROMPTS_AT_ONCE = 8  # decoded without gradients: memory does not grow with the 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that decides a model but its trained weights; stored with every checkpoint. The defaults are the paper's."""
+    """All that decides a model but its trained weights; stored with every checkpoint. The defaults are the paper's.
+
+    Attributes:
+        backbone: an open_clip ViT, or "mini", the bundled one.
+        pretrained: an open_clip tag, a local weights file or folder, or None for random weights.
+        extract_layers: the blocks whose output the decoder reads, ascending 0-based indices.
+        reduce_dim: D, the decoder's width, a multiple of 4.
+        head: "plain" or "refined".
+        decoder: "clipseg", or "deconv", the baseline without attention.
+        image_size: the square size in pixels to which images are squashed for training and evaluation.
+        seed: of the decoder's initial weights, and of a random backbone's.
+        image_tower: a ViT of timm that gives the activations in place of CLIP's own image tower, which then serves prompt
+            images only: "vit_base_patch16_384", with image_size=384, is the paper's ViTSeg.
+        image_tower_pretrained: True for timm's own weights, a local file or folder with them, or False for random ones.
+    """
 
     backbone: str = "ViT-B-16-quickgelu"
     pretrained: str | None = "openai"
@@ -60,6 +72,9 @@ class ModelConfig:
         if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
             raise ClipSegError(f"image_size={self.image_size}; expected a side of 1 to {LARGEST_IMAGE_SIZE} pixels")
         layers = list(self.extract_layers)
+        if not all(isinstance(layer, int) for layer in layers):
+            raise ClipSegError(f"extract_layers={tuple(layers)} must be whole block indices, such as (3, 7, 9)")
+        object.__setattr__(self, "extract_layers", tuple(layers))
         if not layers or layers != sorted(set(layers)) or layers[0] < 0:
             raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")
         if self.decoder == "deconv" and (len(layers) != 1 or self.head != "plain"):
@@ -163,59 +178,27 @@ def _square_grid(tokens: int) -> tuple[int, int]:
 
 
 def create_model(
-    backbone: str = "ViT-B-16-quickgelu",
-    pretrained: str | None = "openai",
-    extract_layers: Sequence[float] = (3, 7, 9),
-    reduce_dim: int = 64,
-    head: str = "plain",
-    decoder: str = "clipseg",
-    *,
-    image_size: int = 352,
-    seed: int = 0,
-    image_tower: str | None = None,
-    image_tower_pretrained: bool | str = True,
+    backbone: str = ModelConfig.backbone, pretrained: str | None = ModelConfig.pretrained, **options: Any
 ) -> CLIPSeg:
-    """A model with a fresh decoder.
+    """Build a model with a fresh decoder.
 
     Args:
         backbone: any open_clip ViT ("ViT-B-16-quickgelu" is the paper's), or "mini", the bundled one.
         pretrained: an open_clip tag, a local weights file or folder, or None for random weights. "mini" has weights of its
             own only, which the default means there.
-        extract_layers: the blocks whose output the decoder reads, ascending: 0-based indices, or fractions of the depth in
-            (0, 1), of which (0.25, 0.58, 0.75) are blocks 3, 7 and 9 of 12 (`read_outs.blocks_at`). The config keeps indices.
-        reduce_dim: D, the decoder's width, a multiple of 4.
-        head: "plain" or "refined".
-        decoder: "clipseg", or "deconv", the baseline without attention.
-        image_size: the square size in pixels to which images are squashed for training and evaluation.
-        seed: of the decoder's initial weights, and of a random backbone's.
-        image_tower: a ViT of timm that gives the activations in place of CLIP's own image tower, which then serves prompt
-            images only: "vit_base_patch16_384", with image_size=384, is the paper's ViTSeg.
-        image_tower_pretrained: True for timm's own weights, a local file or folder with them, or False for random ones.
+        options: the other fields of `ModelConfig`: extract_layers, reduce_dim, head, decoder, image_size, seed, image_tower,
+            image_tower_pretrained.
 
     Raises:
-        ClipSegError: a value that does not exist or does not fit, or weights that cannot be had.
+        ClipSegError: an option or a value that does not exist or does not fit, or weights that cannot be had.
     """
     if backbone == "mini" and pretrained == "openai":
         pretrained = "mini"
-    by_depth = are_fractions(extract_layers)
-    # The rest is checked before any weights are fetched; fractions have to wait until the depth is known.
-    indices = range(len(extract_layers)) if by_depth else map(int, extract_layers)
-    config = ModelConfig(
-        backbone=backbone,
-        pretrained=pretrained,
-        extract_layers=tuple(indices),
-        reduce_dim=reduce_dim,
-        head=head,
-        decoder=decoder,
-        image_size=image_size,
-        seed=seed,
-        image_tower=image_tower,
-        image_tower_pretrained=image_tower_pretrained,
-    )
-    built = build_backbone(config)
-    if by_depth:
-        config = replace(config, extract_layers=blocks_at(extract_layers, built.depth))
-    return CLIPSeg(built, config)
+    known = [field.name for field in fields(ModelConfig)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ClipSegError(f"create_model takes no {unknown[0]!r}; expected {', '.join(known)}")
+    config = ModelConfig(backbone=backbone, pretrained=pretrained, **options)
+    return CLIPSeg(build_backbone(config), config)
 
 
 def build_backbone(config: ModelConfig) -> CLIPBackbone:
@@ -223,5 +206,7 @@ def build_backbone(config: ModelConfig) -> CLIPBackbone:
     backbone = load_backbone(config.backbone, config.pretrained, seed=config.seed)
     if config.image_tower is None:
         return backbone
+    from clipseg.network.vit_tower import ViTBackbone, load_image_tower  # timm is imported by those who need it
+
     tower = load_image_tower(config.image_tower, config.image_tower_pretrained, seed=config.seed)
     return ViTBackbone(backbone, tower, name=config.image_tower)

@@ -1,8 +1,10 @@
 """Files of weights -> named tensors, or one line that says what is wrong. Nothing here runs code that a file brings along."""
 
+import contextlib
+import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 
+# The backbone that is whatever CLIP a folder in transformers' layout holds.
+UNNAMED = "transformers"
 # The names under which a folder in transformers' layout keeps its weights, safetensors first.
 FOLDER_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -152,3 +156,23 @@ def _listed(names: list[str], most: int = 12) -> str:
 def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:
     """The keys and shapes of a module's state dict."""
     return {key: tensor.shape for key, tensor in module.state_dict().items()}
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Let the Hugging Face hub's client report errors alone: offline, its retries are 20 lines before the one that counts."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def is_transformers_folder(path: Path) -> bool:
+    """Whether `path` is a folder whose config.json calls itself a CLIPSeg or a CLIP of transformers."""
+    if not (path / "config.json").is_file():
+        return False
+    config = read_json(path / "config.json")
+    return isinstance(config, dict) and config.get("model_type") in ("clipseg", "clip")

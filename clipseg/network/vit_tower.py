@@ -19,8 +19,7 @@ from torch import Tensor
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.network.backbone import Activations, CLIPBackbone, check_images, read_out, resample_positions, weights_checksum
-from clipseg.network.hub import quiet_hub
-from clipseg.network.tensor_files import check_tensors, read_folder_weights, read_weights, shapes_of
+from clipseg.network.tensor_files import check_tensors, quiet_hub, read_folder_weights, read_weights, shapes_of
 
 
 class ViTBackbone(CLIPBackbone):

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -12,12 +12,16 @@ from safetensors.torch import save as to_safetensors
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, read_json, write_json
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
-from clipseg.network.formats.authors import load_authors
-from clipseg.network.formats.transformers_config import is_transformers_folder
-from clipseg.network.formats.transformers_import import load_transformers
-from clipseg.network.hub import quiet_hub
 from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
-from clipseg.network.tensor_files import FOLDER_NAMES, check_archive, check_tensors, read_weights, shapes_of
+from clipseg.network.tensor_files import (
+    FOLDER_NAMES,
+    check_archive,
+    check_tensors,
+    is_transformers_folder,
+    quiet_hub,
+    read_weights,
+    shapes_of,
+)
 
 MINI_PATH = Path(__file__).parents[1] / "assets" / "mini"
 CHECKPOINT = {"format": "clipseg-checkpoint", "version": 1}
@@ -110,6 +114,8 @@ def _load_folder(folder: Path, chosen: Chosen) -> CLIPSeg:
     if is_transformers_folder(folder):
         if chosen.pretrained is not None:
             raise ClipSegError(f"{folder}: holds a CLIP of its own; leave pretrained={str(chosen.pretrained)!r} out")
+        from clipseg.network.formats.transformers_import import load_transformers
+
         return load_transformers(folder, chosen.extract_layers)
     if not (folder / "config.json").is_file():
         raise ClipSegError(
@@ -131,6 +137,8 @@ def _load_file(path: Path, chosen: Chosen) -> CLIPSeg:
     if not isinstance(state, dict):
         raise ClipSegError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
     if "format" not in state:
+        from clipseg.network.formats.authors import load_authors
+
         return load_authors(state, path, chosen.pretrained, chosen.extract_layers)
     if {key: state.get(key) for key in CHECKPOINT} != CHECKPOINT:
         raise ClipSegError(
@@ -181,27 +189,17 @@ def _model_config(fields: Any, path: Path) -> ModelConfig:
     if not isinstance(fields, dict) or not fields.keys() <= known:
         unknown = ", ".join(sorted(map(str, fields.keys() - known))) if isinstance(fields, dict) else "it is missing"
         raise ClipSegError(f"{path}: no model_config of this version ({unknown}); load it with the version that wrote it")
-    values: dict[str, Any] = dict(fields)
-    layers = values.pop("extract_layers", None)
-    wrong = [key for key, value in values.items() if type(value) not in _KINDS[key]]
-    if not isinstance(layers, (list, tuple)) or not all(type(layer) is int for layer in layers):
-        wrong.append("extract_layers")
-    if wrong:
+    kinds = get_type_hints(ModelConfig)
+    if wrong := [key for key, value in fields.items() if not _is_of(value, kinds[key])]:
         raise ClipSegError(f"{path}: model_config holds a value of the wrong kind ({', '.join(wrong)}); fetch the file again")
-    return ModelConfig(extract_layers=tuple(layers or ()), **values)
+    return ModelConfig(**fields)
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "backbone": (str,),
-    "pretrained": (str, type(None)),
-    "reduce_dim": (int,),
-    "head": (str,),
-    "decoder": (str,),
-    "image_size": (int,),
-    "seed": (int,),
-    "image_tower": (str, type(None)),
-    "image_tower_pretrained": (bool, str),
-}
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the kind that an annotation names; a list stands for a tuple, but no bool for an int."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, (list, tuple)) and all(_is_of(part, get_args(kind)[0]) for part in value)
+    return type(value) in (get_args(kind) or (kind,))
 
 
 def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mapping[str, Any]) -> None:

@@ -10,11 +10,12 @@ from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Support
 from clipseg.errors import ClipSegError
+from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import Resize, resize_image, resize_object
-from clipseg.prompts.attention import ALL_VARIANTS
+from clipseg.network.preprocess import Resize, normalise, resize_image, resize_object
+from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS
 from clipseg.prompts.text import choose, fill, templates
-from clipseg.run.prompt_images import embed_prompt_images
+from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.run.settings import PromptSettings
 
 TEXTS_KEPT = 65_536  # embeddings of 2 KB each
@@ -97,3 +98,21 @@ class TextCache:
         while len(self._embeddings) > self.most:
             self._embeddings.popitem(last=False)
         return torch.stack(found)
+
+
+def embed_prompt_images(backbone: CLIPBackbone, images: Tensor, masks: Tensor, variant: str) -> Tensor:
+    """CLIP's embeddings of objects.
+
+    Args:
+        backbone: whose image tower embeds.
+        images: float `[N, 3, H, W]` in [0, 1], not yet normalised.
+        masks: `[N, H, W]`, bool or 0 and 1; none empty.
+        variant: one of `prompts.attention.ALL_VARIANTS`.
+
+    Returns:
+        float `[N, E]`, not normalised.
+    """
+    masking = ATTENTION_VARIANTS.get(variant)
+    if masking is None:
+        return backbone.encode_image(engineer(images, masks, VARIANTS[variant], normalise=normalise)[0])
+    return backbone.encode_masked_image(normalise(images), masks, layers=masking.layers, rows=masking.rows, how=masking.how)

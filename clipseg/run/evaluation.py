@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +18,9 @@ from clipseg.data.sample import Batch, Reader
 from clipseg.data.subsets import SUBSETS
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
-from clipseg.measure.failures import pick_failures
-from clipseg.measure.figures import panel
 from clipseg.measure.intensity import gray_values, intensity_tests
 from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import SampleCounts, count, official_counts, sample_iou
-from clipseg.measure.report import GalleryItem, pick_gallery, write_report
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, prepare_images, resize_masks, resize_probabilities
@@ -32,6 +29,9 @@ from clipseg.run.distributed import Processes
 from clipseg.run.loading import IN_PROCESS, evaluation_batches, with_left_out
 from clipseg.run.settings import LoaderSettings
 from clipseg.run.workers import naming_worker_failures
+
+if TYPE_CHECKING:
+    from clipseg.measure.report import GalleryItem
 
 ALONE = Processes()
 
@@ -155,8 +155,11 @@ class Evaluation:
         valid = resize_masks(maps, size, resize=self.resize)
         return None if bool(valid.all()) else valid[batch.image_index]
 
-    def render(self, keys: Sequence[str], results: Results) -> Iterator[GalleryItem]:
+    def render(self, keys: Sequence[str], results: Results) -> "Iterator[GalleryItem]":
         """Pictures of the given samples, in the data set's order: photo, truth, probabilities and their cut."""
+        from clipseg.measure.figures import panel
+        from clipseg.measure.report import GalleryItem
+
         iou_of = dict(zip(results.key.tolist(), sample_iou(results.counts, self.threshold).tolist(), strict=True))
         image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
         item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
@@ -171,6 +174,10 @@ class Evaluation:
 
     def write(self, folder: Path, results: Results, *, seed: int) -> None:
         """The results, their figures and `report.html` into `folder`; `seed` draws the report's random samples."""
+        # Pages and pictures are imported when they are made.
+        from clipseg.measure.failures import pick_failures
+        from clipseg.measure.report import pick_gallery, write_report
+
         results.save(folder)
         picked = pick_gallery(results, 8, seed) | pick_failures(results, 4, seed)
         shown = {item.key: item for item in self.render([key for keys in picked.values() for key in keys], results)}

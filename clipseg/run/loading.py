@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clipseg.data.mini.layouts import materialize_layout
-from clipseg.data.mini.phrasecut import materialize
 from clipseg.data.sample import Batch, Reader, Sample, collate
 from clipseg.data.sampling import StreamSampler, shard
 from clipseg.errors import ClipSegError
@@ -31,6 +29,9 @@ def data_root(root: str, layout: str = "phrasecut") -> Path:
     """
     if root != "mini":
         return Path(root).expanduser()
+    from clipseg.data.mini.layouts import materialize_layout
+    from clipseg.data.mini.phrasecut import materialize
+
     return materialize() if layout == "phrasecut" else materialize_layout(layout)
 
 

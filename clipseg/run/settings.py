@@ -11,6 +11,7 @@ from typing import Any
 
 from clipseg.data.classes import FOLDS
 from clipseg.errors import ClipSegError
+from clipseg.network.model import ModelConfig
 from clipseg.run.benchmarks import BENCHMARKS, FORMATS, key_classes
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
@@ -19,25 +20,29 @@ MISSING: Any = "???"
 
 @dataclass
 class BackboneSettings:
-    """Which CLIP (`network/clip_weights.py`), and what stands in for its image tower (`network/vit_tower.py`)."""
+    """The frozen part of `ModelConfig` (`network/model.py`), which says what each key means."""
 
-    name: str = "ViT-B-16-quickgelu"
-    pretrained: str | None = "openai"
-    image_tower: str | None = None  # a ViT of timm, such as vit_base_patch16_384; null: CLIP's own
-    image_tower_pretrained: bool | str = True  # timm's weights, a local file or folder with them, or false for random ones
+    name: str = ModelConfig.backbone
+    pretrained: str | None = ModelConfig.pretrained
+    image_tower: str | None = ModelConfig.image_tower
+    image_tower_pretrained: bool | str = ModelConfig.image_tower_pretrained
 
 
 @dataclass
 class ModelSettings:
-    """The network (`network/model.py`)."""
+    """`ModelConfig`, as its YAML files group it."""
 
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
-    # Block indices, or fractions of the depth in (0, 1), of which 0.25, 0.58, 0.75 are blocks 3, 7, 9 of 12.
-    extract_layers: list[int | float] = field(default_factory=lambda: [3, 7, 9])
-    reduce_dim: int = 64
-    head: str = "plain"
-    decoder: str = "clipseg"
-    image_size: int = 352
+    extract_layers: list[int] = field(default_factory=lambda: list(ModelConfig.extract_layers))
+    reduce_dim: int = ModelConfig.reduce_dim
+    head: str = ModelConfig.head
+    decoder: str = ModelConfig.decoder
+    image_size: int = ModelConfig.image_size
+
+    def options(self, *, seed: int) -> dict[str, Any]:
+        """The options of `create_model`."""
+        values = vars(self) | vars(self.backbone)
+        return values | {"backbone": values.pop("name"), "seed": seed}
 
 
 @dataclass
@@ -141,7 +146,7 @@ class TrainConfig:
     fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
     threshold: float = 0.3
     seed: int = 0
-    deterministic: bool = False  # of several ways to compute the same take the one that repeats (`run/determinism.py`)
+    deterministic: bool = False  # of several ways to compute the same take the one that repeats (`run/training.py`)
     device: str = "auto"
     resume: str | None = None
     debug: str | None = None  # profile: 25 steps, with a trace and the shares of time in OUT/profile, and no more

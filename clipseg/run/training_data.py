@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from clipseg.data.class_words import phrase_filter
+from clipseg.data.phrase_tasks import PhraseFilter
 from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.readers.coco import coco20i_training, coco20i_validation
-from clipseg.data.readers.folder import FolderData
-from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
 from clipseg.run.settings import DataSettings, TrainConfig
+
+# Other readers than PhraseCut's are imported where a config names them.
 
 
 def training_data(config: TrainConfig, root: Path) -> Reader:
@@ -31,11 +30,17 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
     }
     if data.format == "coco20i":
         assert config.fold is not None  # the settings have checked this
+        from clipseg.data.readers.coco import coco20i_training
+
         return coco20i_training(root, fold=config.fold, **choices)
-    choices["exclude"] = phrase_filter(data.exclude) if data.exclude else None
+    choices["exclude"] = _excluded(data)
     if data.format == "lvis":
+        from clipseg.data.readers.lvis import lvis_training
+
         return lvis_training(root, **choices)
     if data.format == "folder":
+        from clipseg.data.readers.folder import FolderData
+
         return FolderData(root, training=True, **choices)
     return PhraseCut(root, training=True, crop=data.crop, **choices, **_leniency(data))
 
@@ -55,10 +60,16 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
     data = config.data
     if data.format == "coco20i":
         assert config.fold is not None
+        from clipseg.data.readers.coco import coco20i_validation
+
         return coco20i_validation(root, split=split, fold=config.fold, visual_support=data.visual_support)
     if data.format == "lvis":
-        return lvis_names(root, split=split, exclude=phrase_filter(data.exclude) if data.exclude else None)
+        from clipseg.data.readers.lvis import lvis_names
+
+        return lvis_names(root, split=split, exclude=_excluded(data))
     if data.format == "folder":
+        from clipseg.data.readers.folder import FolderData
+
         return FolderData(root, split=split, training=False)
     return PhraseCut(root, split=split, training=False, seed=config.seed, visual_support=visual, **_leniency(data))
 
@@ -66,3 +77,11 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
 def _leniency(data: DataSettings) -> dict[str, Any]:
     """What of PhraseCut is left out or let pass."""
     return {name: getattr(data, name) for name in ("skip_known_bad", "allow_missing", "allow_degenerate")}
+
+
+def _excluded(data: DataSettings) -> PhraseFilter | None:
+    if data.exclude is None:
+        return None
+    from clipseg.data.class_words import phrase_filter
+
+    return phrase_filter(data.exclude)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipseg.data.plan import group_by_image, shuffled_by_image
+from clipseg.data.sampling import group_by_image, shuffled_by_image
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 4), st.integers(0, 2**32))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipseg.data.transforms import DRAWS, random_square_crop
+from clipseg.data.sampling import DRAWS, random_square_crop
 
 
 @given(

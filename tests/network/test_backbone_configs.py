@@ -11,7 +11,6 @@ from places import CONFIGS
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.model import CLIPSeg, ModelConfig, create_model
-from clipseg.network.read_outs import blocks_at
 from clipseg.run.settings import ModelSettings
 
 NAMES = sorted(path.stem for path in (CONFIGS / "backbone").glob("vit_*.yaml"))
@@ -50,7 +49,7 @@ def test_a_narrow_clone_segments_at_its_size(name: str, patch_size: int, layers:
     settings = model_settings("experiment=phrasecut_pc", f"backbone={name}", f"model.head={head}")
     backbone = narrow_clone(settings.backbone.name)
     assert backbone.patch_size == patch_size
-    assert blocks_at(settings.extract_layers, backbone.depth) == layers
+    assert tuple(settings.extract_layers) == layers
     size = settings.image_size
     model = CLIPSeg(backbone, ModelConfig(extract_layers=layers, reduce_dim=8, head=head, image_size=size)).eval()
     with torch.no_grad():
@@ -61,14 +60,13 @@ def test_a_narrow_clone_segments_at_its_size(name: str, patch_size: int, layers:
         )
 
 
-ONE_READ_OUT = {"ablation_layer3": 0.25, "phrasecut_deconv": 0.75, "generalized_deconv": 0.75, "zeroshot_unseen4_deconv": 0.75}
+ONE_LAYER = {"ablation_layer3": 3, "phrasecut_deconv": 9, "generalized_deconv": 9, "zeroshot_unseen4_deconv": 9}
 
 
-@pytest.mark.parametrize(("experiment", "depth"), ONE_READ_OUT.items())
-def test_an_experiment_s_own_read_out_wins_and_is_as_deep_in_any_vit(experiment: str, depth: float):
-    for backbone, blocks in (("vit_b16", 12), ("vit_l14", 24)):
-        layers = model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers
-        assert blocks_at(layers, blocks) == (depth * blocks,)
+@pytest.mark.parametrize(("experiment", "layer"), ONE_LAYER.items())
+def test_an_experiment_s_own_layer_wins_over_the_backbone_s(experiment: str, layer: int):
+    for backbone in ("vit_b16", "vit_l14"):
+        assert model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers == [layer]
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("phrasecut_vitseg_pc", 0.3), ("phrasecut_vitseg_pc_plus", 0.1)])

@@ -214,7 +214,7 @@ def test_local_weights_are_loaded_strictly(tmp_path: Path):
 @pytest.fixture(scope="module")
 def vitseg() -> CLIPSeg:
     model = create_model(
-        "mini", reduce_dim=8, image_size=96, extract_layers=(0.25, 0.58), image_tower=TINY, image_tower_pretrained=False, seed=3
+        "mini", reduce_dim=8, image_size=96, extract_layers=(3, 7), image_tower=TINY, image_tower_pretrained=False, seed=3
     )
     with torch.no_grad():
         model.decoder.head.weight.mul_(40)

@@ -22,9 +22,9 @@ from clipseg.entry import launch
 from clipseg.network.model import create_model
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.run.benchmarks import BENCHMARKS, find
+from clipseg.run.conditioning import embed_prompt_images
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import IN_PROCESS
-from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.settings import PromptSettings, evaluate_schema
 from clipseg.studies.zero_shot.run import ZeroShot
 

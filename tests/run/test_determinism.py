@@ -6,7 +6,7 @@ from made_runs import small_config
 
 import train
 from clipseg.run.checkpoint import newest_whole
-from clipseg.run.determinism import set_deterministic
+from clipseg.run.training import set_deterministic
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,6 @@ from clipseg.network import mini_clip as network_mini
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import DeconvDecoder
 from clipseg.network.model import CLIPSeg
-from clipseg.network.read_outs import are_fractions, blocks_at
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.text import TEMPLATES, fill
 from clipseg.run import conditioning, evaluation, training, training_data, validation
@@ -168,7 +167,7 @@ def check_model(model: CLIPSeg, config: TrainConfig, embedded: str) -> None:
     """The decoder and the backbone that were trained are those that the config names."""
     asked, decoder = config.model, model.decoder
     assert model.config.image_size == asked.image_size
-    assert model.config.extract_layers == blocks_of(asked.extract_layers, model.backbone.depth)
+    assert model.config.extract_layers == tuple(asked.extract_layers)
     assert isinstance(decoder, DeconvDecoder) == (asked.decoder == "deconv")
     assert decoder.film.scale.out_features == asked.reduce_dim
     assert len(getattr(decoder, "blocks", [None])) == len(asked.extract_layers)
@@ -177,10 +176,6 @@ def check_model(model: CLIPSeg, config: TrainConfig, embedded: str) -> None:
     assert (model.backbone.checksum() == embedded) == (
         asked.backbone.pretrained is not None and asked.backbone.image_tower is None
     )
-
-
-def blocks_of(layers: list[int | float], depth: int) -> tuple[int, ...]:
-    return blocks_at(layers, depth) if are_fractions(layers) else tuple(layers)
 
 
 def check_training(config: TrainConfig, seen: Seen) -> None:

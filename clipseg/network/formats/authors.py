@@ -10,9 +10,9 @@ from clipseg.errors import ClipSegError
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import build_decoder
 from clipseg.network.formats.renaming import Rename, Table, from_theirs, linear
-from clipseg.network.formats.transformers_config import is_transformers_folder, read_folder_config
+from clipseg.network.formats.transformers_config import read_folder_config
 from clipseg.network.model import LARGEST_REDUCE_DIM, CLIPSeg, ModelConfig
-from clipseg.network.tensor_files import is_plain, shapes_of
+from clipseg.network.tensor_files import is_plain, is_transformers_folder, shapes_of
 
 DROPPED = {"reduce.": "one more projection that the authors' decoder holds and its forward pass never uses"}
 # The CLIP a decoder was trained on is not in the file; these are known by their width, embedding and patch size.

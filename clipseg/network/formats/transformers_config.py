@@ -10,6 +10,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
+from clipseg.network.tensor_files import UNNAMED
 
 # What a file leaves out, transformers' configuration classes fill in.
 VISION_DEFAULTS = {
@@ -57,7 +58,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
 }
 # Models whose name says their sizes; any other is rebuilt from its folder, as the backbone "transformers".
 NAMED = ("ViT-B-16-quickgelu", "ViT-B-32-quickgelu", "ViT-L-14-quickgelu", "ViT-B-16", "ViT-B-32", "ViT-L-14")
-UNNAMED = "transformers"
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,6 @@ class FolderConfig:
     @property
     def with_decoder(self) -> bool:
         return self.head is not None
-
-
-def is_transformers_folder(path: Path) -> bool:
-    """Whether `path` is a folder whose config.json calls itself a CLIPSeg or a CLIP of transformers."""
-    if not (path / "config.json").is_file():
-        return False
-    config = read_json(path / "config.json")
-    return isinstance(config, dict) and config.get("model_type") in ("clipseg", "clip")
 
 
 def read_folder_config(folder: Path) -> FolderConfig:

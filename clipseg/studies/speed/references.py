@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipseg.data.layout import IMAGES_FILE
-from clipseg.data.transforms import random_square_crop
+from clipseg.data.sampling import random_square_crop
 from clipseg.files import atomic_write, write_json
 from clipseg.measure.metrics import THRESHOLDS
 

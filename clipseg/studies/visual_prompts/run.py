@@ -25,10 +25,10 @@ from clipseg.network.preprocess import MEAN, STD, normalise, resize_image, resiz
 from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL, choose_variants
 from clipseg.prompts.text import fill
 from clipseg.prompts.visual import VARIANTS, darken_background, engineer
+from clipseg.run.conditioning import embed_prompt_images
 from clipseg.run.distributed import Processes
 from clipseg.run.jobs import Job
 from clipseg.run.loading import IN_PROCESS, read_each, with_left_out
-from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.settings import EvaluationData, LoaderSettings
 from clipseg.studies.visual_prompts.lvis_pairs import LVISPairs
 from clipseg.studies.visual_prompts.numbers import PromptDeltas, format_deltas

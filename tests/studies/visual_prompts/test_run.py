@@ -23,9 +23,8 @@ from clipseg.network.preprocess import normalise, resize_image, resize_object
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.attention import ALL_VARIANTS, choose_variants
 from clipseg.prompts.visual import VARIANTS, engineer
-from clipseg.run.conditioning import Conditioner
+from clipseg.run.conditioning import Conditioner, embed_prompt_images
 from clipseg.run.distributed import Processes
-from clipseg.run.prompt_images import embed_prompt_images
 from clipseg.run.settings import EvaluationData, PromptSettings, evaluate_schema
 from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source

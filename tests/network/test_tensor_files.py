@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from clipseg.network.hub import quiet_hub
+from clipseg.network.tensor_files import quiet_hub
 
 
 def test_retries_are_not_told_and_errors_are(caplog: pytest.LogCaptureFixture):
