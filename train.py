@@ -18,15 +18,14 @@ from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import choose_device, started
-from clipseg.run.evaluation import Evaluation
+from clipseg.run.evaluation import Evaluation, Validation
 from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
-from clipseg.run.log import RunLog, recorded_steps
+from clipseg.run.log import RunLog, log_results, recorded_steps
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import set_deterministic, train_decoder
 from clipseg.run.training_data import training_data, validation_data
-from clipseg.run.validation import Validation
 
 
 def train(config: TrainConfig) -> None:
@@ -104,8 +103,6 @@ def train(config: TrainConfig) -> None:
             results = evaluation.run(progress=f"evaluating {name}")
             if processes.is_main:
                 evaluation.write(folder / "eval" / name, results, seed=config.seed)
-                from clipseg.run.board import log_results
-
                 log_results(folder / "eval" / name, results, step=config.training.steps)
                 print(f"\n{name}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / name / 'report.html'}")
 

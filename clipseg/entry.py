@@ -201,13 +201,15 @@ def _sweep_folder() -> str:
     return f"/{hydra_config.job.num}" if hydra_config.mode is RunMode.MULTIRUN else ""
 
 
+OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
+
+
 def read_settings(config: DictConfig, schema: type[T]) -> T:
     """The settings a composed config holds, as dataclasses that have checked themselves.
 
     Raises:
         ClipSegError: a required key has no value, or the values do not go together.
     """
-    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")

@@ -23,7 +23,7 @@ from clipseg.prompts.text import templates as checked_templates
 from clipseg.prompts.visual import DEFAULT_VARIANT, VARIANTS, engineer
 
 TEXTS_KEPT = 1024  # embeddings of 2 KB each
-CHUNK = 32  # prompts decoded, or texts and prompt images embedded, at once: memory does not grow with their number
+CHUNK = 32  # texts or prompt images embedded at once: memory does not grow with their number
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,10 @@ class Segmenter:
     def _answer(self, image: _EncodedImage, conditions: Tensor) -> Tensor:
         self.model.eval()  # no dropout, should the model be in training between two calls
         answer = torch.empty(len(conditions), *image.size, dtype=torch.float32)
-        for start in range(0, len(conditions), CHUNK):
-            some = conditions[start : start + CHUNK]
-            index = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-            logits = self.model.decode(image.activations, some, index)
-            answer[start : start + CHUNK] = resize_probabilities(logits.float().sigmoid(), image.size)
+        index, done = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device), 0
+        for maps in self.model.probabilities(image.activations, conditions, index):
+            answer[done : done + len(maps)] = resize_probabilities(maps, image.size)
+            done += len(maps)
         return answer
 
 

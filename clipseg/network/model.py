@@ -7,7 +7,7 @@ into one logit a pixel.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -159,8 +159,17 @@ class CLIPSeg(nn.Module):
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
         if torch.is_grad_enabled():
             return self.decoder(acts, cond, image_index, grid)
-        parts = zip(cond.split(PROMPTS_AT_ONCE), image_index.split(PROMPTS_AT_ONCE), strict=True)
-        return torch.cat([self.decoder(acts, *part, grid) for part in parts])
+        return torch.cat([self.decoder(acts, *part, grid) for part in _blocks(cond, image_index)])
+
+    @torch.no_grad()
+    def probabilities(self, acts: Sequence[Tensor], cond: Tensor, image_index: Tensor) -> Iterator[Tensor]:
+        """Answer as `decode`, in blocks of prompts: float32 probabilities `[n, H, W]`, n of the N prompts in turn."""
+        for part in _blocks(cond, image_index):
+            yield self.decode(acts, *part).float().sigmoid()
+
+
+def _blocks(cond: Tensor, image_index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(cond.split(PROMPTS_AT_ONCE), image_index.split(PROMPTS_AT_ONCE), strict=True)
 
 
 def _check_image_size(image_size: int, backbone: CLIPBackbone) -> None:

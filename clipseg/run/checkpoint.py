@@ -1,12 +1,14 @@
-"""What makes a run survive: checkpoints that are whole or absent, and the way back into a run.
+"""The state that training changes, checkpoints of it that are whole or absent, and the way back into a run.
 
 A checkpoint holds the decoder, the optimiser, the step, the config and what the log has yet to write; not CLIP, which comes
 from where it came from (its checksum tells whether it is still the same). Everything random in training is a function of
 (seed, step), so no generator's state is kept.
 """
 
+import contextlib
 import dataclasses
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,10 @@ import torch
 
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
+from clipseg.network.model import CLIPSeg
 from clipseg.network.tensor_files import check_archive, check_unpacked_size
 from clipseg.network.weights import CHECKPOINT
+from clipseg.run.settings import TrainingSettings
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -112,3 +116,67 @@ def check_same_run(state: Mapping[str, Any], model_config: Any, backbone_checksu
 def as_plain(config: Any) -> dict[str, Any]:
     """A dataclass as the plain dictionary of lists and scalars that checkpoints and JSON hold."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+
+
+class TrainState:
+    """What training changes, and so what a checkpoint keeps.
+
+    Args:
+        model: of which the decoder learns.
+        settings: rate, weight decay and precision.
+
+    Attributes:
+        done: steps.
+        best: the highest score of a validation so far.
+    """
+
+    def __init__(self, model: CLIPSeg, settings: TrainingSettings) -> None:
+        self.config = model.config
+        self.backbone_checksum = model.backbone.checksum()
+        self.decoder = model.decoder
+        self.device = next(self.decoder.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            self.decoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
+        )
+        self.amp_dtype = choose_amp(settings.amp, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
+        self.done, self.best = 0, -math.inf
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass, in the precision of `training.amp`."""
+        return torch.autocast(self.device.type, self.amp_dtype) if self.amp_dtype else contextlib.nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "model": self.decoder.state_dict(),
+            "model_config": as_plain(self.config),
+            "backbone_checksum": self.backbone_checksum,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.done,
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ClipSegError: that was of another model.
+        """
+        check_same_run(state, self.config, self.backbone_checksum)
+        self.decoder.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.done, self.best = state["step"], state["best"]
+
+
+def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type a config names; "auto" is bfloat16 on a GPU that has it, float16 on another, none on the CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if name == "fp16" and device.type == "cpu":
+        raise ClipSegError("training.amp=fp16 needs a GPU; use bf16 or off on the CPU")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

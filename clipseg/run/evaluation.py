@@ -1,7 +1,7 @@
 """Evaluation: every image once through the backbone, every phrase of it through the decoder; out come counts."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ from clipseg.data.sample import Batch, Reader
 from clipseg.data.subsets import SUBSETS
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
+from clipseg.image_io import read_image
 from clipseg.measure.intensity import gray_values, intensity_tests
 from clipseg.measure.intensity_columns import IntensityColumns
-from clipseg.measure.metrics import SampleCounts, count, official_counts, sample_iou
+from clipseg.measure.metrics import SampleCounts, count, curves, official_counts, sample_iou
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, prepare_images, resize_masks, resize_probabilities
@@ -32,6 +33,7 @@ from clipseg.run.workers import naming_worker_failures
 
 if TYPE_CHECKING:
     from clipseg.measure.report import GalleryItem
+    from clipseg.run.log import RunLog
 
 ALONE = Processes()
 
@@ -218,12 +220,36 @@ def predictions(
     """
     model.eval()
     device = next(model.decoder.parameters()).device
-    size = (model.config.image_size, model.config.image_size)
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, reading=reading, left_out=noted, device=device):
-        activations = model.activations(prepare_images(batch.images, size, resize=resize))
-        logits = model.decode(activations, condition(model, batch), batch.image_index)
-        yield batch, logits.float().sigmoid()
+        (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=resize)
+        yield batch, maps
+
+
+def answers(
+    model: CLIPSeg,
+    images: Sequence[Tensor],
+    conditions: Iterable[Tensor],
+    image_index: Tensor,
+    *,
+    resize: Resize = "squash",
+) -> Iterator[Tensor]:
+    """Pass B images through the backbone once, and yield the answer to each of several ways to ask N prompts about them.
+
+    Args:
+        model: in evaluation mode.
+        images: uint8 RGB `[3, H_b, W_b]`, on the model's device.
+        conditions: each float `[N, E]`.
+        image_index: int64 `[N]`, the image of each prompt.
+        resize: how images come to the model's size S.
+
+    Yields:
+        probabilities, float32 `[N, S, S]`.
+    """
+    size = (model.config.image_size, model.config.image_size)
+    activations = model.activations(prepare_images(images, size, resize=resize))
+    for condition in conditions:
+        yield torch.cat(list(model.probabilities(activations, condition, image_index)))
 
 
 def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:
@@ -232,3 +258,33 @@ def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:
         raise ClipSegError(f"task_id {task_id!r} is no file name; predictions are saved as <task_id>.png")
     with atomic_write(folder / f"{task_id}.png") as file:
         Image.fromarray(prediction.byte().mul(255).cpu().numpy()).save(file, format="PNG")
+
+
+LOGGED = ("miou", "iou_fg", "iou_bin", "dice", "miou_best", "iou_fg_best", "iou_fg_best_threshold", "ap", "images_left_out")
+PICTURES = 8
+
+
+class Validation:
+    """Called with the number of steps done, returns the figure that decides which checkpoint is the best: IoU_FG at its best t.
+
+    Attributes:
+        metrics: the figures of the last call.
+    """
+
+    def __init__(self, evaluation: Evaluation, *, images: int | None, log: "RunLog"):
+        self.evaluation = evaluation
+        self.images = images
+        self.log = log
+        self.metrics: dict[str, float] = {}
+
+    def __call__(self, step: int) -> float:
+        results = self.evaluation.run(images=self.images)
+        figures = results.metrics()
+        self.metrics = {name: figures[name] for name in LOGGED if name in figures}
+        self.log.validation(step, self.metrics, curve=curves(results.counts, results.group))
+        if self.evaluation.processes.is_main:
+            # The same samples every time, so that the pictures show them change.
+            keys = results.key[:: max(len(results) // PICTURES, 1)][:PICTURES].tolist()
+            shown = self.evaluation.render(keys, results)
+            self.log.pictures(step, ((item.phrase, read_image(item.jpeg).permute(1, 2, 0).numpy()) for item in shown))
+        return self.metrics["iou_fg_best"]

@@ -5,10 +5,10 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from clipseg.data.sample import Batch
+from clipseg.errors import ClipSegError
 from clipseg.files import append_line, atomic_write, naming_disk_errors, sync
+
+if TYPE_CHECKING:
+    from clipseg.measure.results import Results
 
 
 class RunLog:
@@ -68,6 +72,12 @@ class RunLog:
             self.overlap = torch.tensor(state["overlap"])
             self.left_out_before = state["left_out"]
 
+    def _board(self, write: Callable[[SummaryWriter], object]) -> None:
+        """Write to TensorBoard, where this process writes at all; an error of the disk names the folder."""
+        if self.folder is not None:
+            with naming_disk_errors(self.folder):
+                write(self.writer)
+
     def _begin_window(self) -> None:
         self.since, self.waited, self.images = time.perf_counter(), 0.0, 0
         self.overlap = torch.zeros(2, dtype=torch.int64)
@@ -114,31 +124,27 @@ class RunLog:
     def validation(self, step: int, metrics: Mapping[str, float], *, curve: Mapping[str, NDArray[np.float64]]) -> None:
         """Note a validation's figures, and precision over recall."""
         self.noted |= {f"val/{name}": value for name, value in metrics.items()}
-        if self.folder is not None:
-            with naming_disk_errors(self.folder):
-                add_precision_recall(self.writer, "val/precision_recall", curve, step)
+        self._board(lambda writer: add_precision_recall(writer, "val/precision_recall", curve, step))
         self._begin_window()
 
     def pictures(self, step: int, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
         """Show pictures uint8 `[H, W, 3]` (photo, truth, prediction), each with its phrase."""
-        if self.folder is not None:
+
+        def write(writer: SummaryWriter) -> None:
             for number, (phrase, picture) in enumerate(pictures):
-                with naming_disk_errors(self.folder):
-                    self.writer.add_image(f"val/{number}", picture, step, dataformats="HWC")
-                    self.writer.add_text(f"val/{number}", phrase, step)
+                writer.add_image(f"val/{number}", picture, step, dataformats="HWC")
+                writer.add_text(f"val/{number}", phrase, step)
+
+        self._board(write)
 
     def config(self, text: str) -> None:
         """Note the resolved config, as YAML."""
-        if self.folder is not None:
-            with naming_disk_errors(self.folder):
-                self.writer.add_text("config", f"```yaml\n{text}\n```")
+        self._board(lambda writer: writer.add_text("config", f"```yaml\n{text}\n```"))
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Note the settings beside the figures they led to, once, at the end."""
-        if self.folder is not None:
-            values = dict(_flat(config))
-            with naming_disk_errors(self.folder):
-                self.writer.add_hparams(values, {f"final/{name}": value for name, value in metrics.items()}, run_name=".")
+        values, final = dict(_flat(config)), {f"final/{name}": value for name, value in metrics.items()}
+        self._board(lambda writer: writer.add_hparams(values, final, run_name="."))
 
     def end_step(self, step: int) -> None:
         """Write what was noted of this step, if anything: one line of `metrics.jsonl`, and the same scalars to TensorBoard.
@@ -151,9 +157,13 @@ class RunLog:
         if self.noted and self.folder is not None:
             self.noted["speed/seconds"] = time.perf_counter() - self.began
             append_line(self.path, json.dumps({"step": step} | self.noted))
-            with naming_disk_errors(self.folder):
-                for name, value in self.noted.items():
-                    self.writer.add_scalar(name, value, step)
+            noted = self.noted
+
+            def write(writer: SummaryWriter) -> None:
+                for name, value in noted.items():
+                    writer.add_scalar(name, value, step)
+
+            self._board(write)
         self.noted = {}
 
     def flush(self) -> None:
@@ -164,18 +174,16 @@ class RunLog:
         """
         if self.folder is not None:
             sync(self.path)
-            with naming_disk_errors(self.folder):
-                self.writer.flush()
+            self._board(SummaryWriter.flush)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
-        if self.folder is not None:
-            # On a full disk this fails once more, and what failed first is what counts.
-            with contextlib.suppress(OSError) if error else naming_disk_errors(self.folder):
-                self.writer.close()
+        # On a full disk this fails once more, and what failed first is what counts.
+        with contextlib.suppress(OSError, ClipSegError) if error else contextlib.nullcontext():
+            self._board(SummaryWriter.close)
 
 
 def add_precision_recall(writer: SummaryWriter, tag: str, curve: Mapping[str, NDArray[np.float64]], step: int) -> None:
@@ -226,3 +234,37 @@ def _peak_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def log_results(folder: Path, results: "Results", *, step: int) -> None:
+    """Write TensorBoard's files of one evaluation into `folder`.
+
+    Figures are at the training's last `step`; curves over thresholds and probabilities have these, in percent, for steps.
+    """
+    from clipseg.measure.breakdown import by_class, by_size
+    from clipseg.measure.failures import failures
+    from clipseg.measure.metrics import THRESHOLDS, curves
+    from clipseg.measure.reliability import reliability
+
+    over_thresholds, calibration = curves(results.counts, results.group), reliability(results.counts)
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in results.metrics().items():
+            writer.add_scalar(name if "/" in name else f"eval/{name}", value, step)
+        for part in by_size(results):
+            writer.add_scalar(f"size/{part.name}", part.mean, step)
+        for part in by_class(results):
+            # A phrase may hold halves of surrogate pairs, which no tag can.
+            writer.add_scalar(f"class/{part.name.encode(errors='replace').decode()}", part.mean, step)
+        for kind, rows in failures(results).items():
+            writer.add_scalar(f"failures/{kind}", len(rows) / len(results), step)
+        for family in results.intensity.rejections() if results.intensity else []:
+            if family.count.tested:
+                writer.add_scalar(f"rejected/{family.name}", family.count.rejected / family.count.tested, step)
+        writer.add_scalar("eval/calibration_error", calibration.error, step)
+        add_precision_recall(writer, "eval/precision_recall", over_thresholds, step)
+        for name in ("miou", "iou_fg", "iou_bin"):
+            for threshold, value in zip(THRESHOLDS.tolist(), over_thresholds[name].tolist(), strict=True):
+                writer.add_scalar(f"over_threshold/{name}", value, round(100 * threshold))
+        for probability, frequency in zip(calibration.probability, calibration.frequency, strict=True):
+            if not np.isnan(frequency):
+                writer.add_scalar("reliability/in_the_truth", frequency, round(100 * probability))

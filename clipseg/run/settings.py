@@ -1,5 +1,4 @@
-"""Every setting there is, once: its name, type, default and what is impossible. The YAML files under `configs/` only say
-what differs.
+"""Every setting, once: its name, type, default and what is impossible. The YAML files under `configs/` say what differs.
 
 The entry points hand these dataclasses to Hydra as the schema, so an unknown key or a wrong type stops a run before it starts.
 """

@@ -19,7 +19,7 @@ from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
-from clipseg.run.checkpoint import save_checkpoint
+from clipseg.run.checkpoint import TrainState, save_checkpoint
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.interruption import Interruption
@@ -27,7 +27,6 @@ from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
 from clipseg.run.profile import profiled
 from clipseg.run.settings import LoaderSettings, TrainingSettings
-from clipseg.run.train_state import TrainState
 from clipseg.run.workers import naming_worker_failures
 
 

@@ -70,3 +70,10 @@ def test_jobs_of_slurm_are_put_back_into_the_queue():
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.max_num_timeout > 0
     assert launcher.additional_parameters.requeue
+
+
+def test_the_resolved_config_can_be_shown(call, capsys):
+    status, out, error = call(train, "--cfg", "job", "--resolve", "out=shown")
+    assert (status, error) == (0, "")
+    assert "out: shown" in out
+    assert "${" not in out

@@ -12,10 +12,9 @@ from tqdm import tqdm
 from clipseg.errors import ClipSegError
 from clipseg.files import write_json
 from clipseg.measure.results import Results
-from clipseg.network.preprocess import prepare_images
 from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
-from clipseg.run.evaluation import Evaluation
+from clipseg.run.evaluation import Evaluation, answers
 from clipseg.run.jobs import Job, evaluation_of, phrasecut_data
 from clipseg.run.loading import evaluation_batches
 from clipseg.run.settings import PromptSettings
@@ -63,7 +62,6 @@ class PromptForms:
         model, items = measured.model.eval(), range(len(measured.data))
         conditions = {name: Conditioner(settings, resize=measured.resize) for name, settings in self.forms.items()}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.forms}
-        size = (model.config.image_size, model.config.image_size)
         device = next(model.decoder.parameters()).device
         left_out: list[str] = []
         batches = evaluation_batches(
@@ -72,10 +70,10 @@ class PromptForms:
         shown = progress is not None and measured.processes.is_main
         total = -(-len(items) // measured.processes.world_size)
         for batch in tqdm(batches, total=total, unit="image", desc=progress, disable=None if shown else True, leave=False):
-            activations = model.activations(prepare_images(batch.images, size, resize=measured.resize))
-            for name, condition in conditions.items():
-                logits = model.decode(activations, condition(model, batch), batch.image_index)
-                rows[name].append(measured.measure(batch, logits.float().sigmoid()))
+            asked = (condition(model, batch) for condition in conditions.values())
+            maps = answers(model, batch.images, asked, batch.image_index, resize=measured.resize)
+            for name, probabilities in zip(conditions, maps, strict=True):
+                rows[name].append(measured.measure(batch, probabilities))
         return {
             name: replace(measured, provenance=dict(measured.provenance) | _origin(name, conditions[name])).collect(
                 rows[name], left_out, seconds=time.perf_counter() - began

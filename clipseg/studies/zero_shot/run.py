@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.data.classes import PASCAL_CLASSES, unseen_classes
@@ -17,9 +16,10 @@ from clipseg.data.readers.pascal import LabelledImage, PascalZeroShot
 from clipseg.data.sampling import shard
 from clipseg.files import write_json
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import prepare_images, resize_masks
+from clipseg.network.preprocess import resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
+from clipseg.run.evaluation import answers
 from clipseg.run.jobs import Job
 from clipseg.run.loading import read_each, with_left_out
 from clipseg.run.settings import LoaderSettings, PromptSettings
@@ -92,7 +92,8 @@ class ZeroShot:
         self.model.eval()
         conditions = Conditioner(self.prompt).texts(self.model, NAMES, [self.seed] * len(NAMES))
         for labelled in read_each(self.data, items, reading=self.reading, left_out=left_out):
-            probabilities = _probabilities(self.model, labelled.image, conditions)
+            one_image = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device)
+            (probabilities,) = answers(self.model, [labelled.image.to(conditions.device)], [conditions], one_image)
             if self.background_threshold is None:
                 yield labelled, predict_with_prompt(probabilities)
             else:
@@ -118,14 +119,6 @@ class ZeroShot:
         shown = {maps.key: maps for maps in self.render({key: miou[key] for keys in picked.values() for key in keys})}
         gallery = {title: [shown[key] for key in keys] for title, keys in picked.items()}
         write_multiclass_report(folder, results, gallery=gallery)
-
-
-def _probabilities(model: CLIPSeg, image: Tensor, conditions: Tensor) -> Tensor:
-    """One image asked by N prompts: float32 `[N, S, S]`."""
-    size = (model.config.image_size, model.config.image_size)
-    activations = model.activations(prepare_images([image.to(conditions.device)], size))
-    one_image = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device)
-    return model.decode(activations, conditions, one_image).float().sigmoid()
 
 
 def pascal_zeroshot(job: Job) -> None:

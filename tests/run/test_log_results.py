@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from clipseg.measure.breakdown import by_size
 from clipseg.measure.failures import failures
 from clipseg.measure.reliability import reliability
-from clipseg.run.board import log_results
+from clipseg.run.log import log_results
 
 
 def test_the_figures_of_a_report_are_on_the_board(tmp_path) -> None:
