@@ -8,7 +8,7 @@ from clipseg.errors import ClipSegError
 
 if TYPE_CHECKING:
     from clipseg.classification import classify
-    from clipseg.network.formats.transformers_export import save_transformers
+    from clipseg.network.formats.transformers import save_transformers
     from clipseg.network.model import create_model
     from clipseg.network.weights import load
     from clipseg.prompts.support import Mix, VisualPrompt
@@ -29,7 +29,7 @@ _HOMES = {
     "classify": "clipseg.classification",
     "create_model": "clipseg.network.model",
     "load": "clipseg.network.weights",
-    "save_transformers": "clipseg.network.formats.transformers_export",
+    "save_transformers": "clipseg.network.formats.transformers",
 }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
-from clipseg.network.cpu_kernels import frozen_linear
+from clipseg.network.cpu_kernels import frozen_linear, quick_gelu_
 
 Tokenizer = Callable[[list[str]], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -244,14 +244,6 @@ def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_p
 def _added(x: Tensor, update: Tensor) -> Tensor:
     """x + update, in the memory of `update`; under autocast the sum stays as precise as x."""
     return update.add_(x) if update.dtype == x.dtype else x + update
-
-
-def quick_gelu_(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x) in the memory of x: fresh memory for a step costs the CPU more than its arithmetic.
-
-    silu(y) is y * sigmoid(y), in one pass over the memory.
-    """
-    return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
 
 
 def check_images(images: Tensor, patch_size: int) -> None:

@@ -114,7 +114,7 @@ def _load_folder(folder: Path, chosen: Chosen) -> CLIPSeg:
     if is_transformers_folder(folder):
         if chosen.pretrained is not None:
             raise ClipSegError(f"{folder}: holds a CLIP of its own; leave pretrained={str(chosen.pretrained)!r} out")
-        from clipseg.network.formats.transformers_import import load_transformers
+        from clipseg.network.formats.transformers import load_transformers
 
         return load_transformers(folder, chosen.extract_layers)
     if not (folder / "config.json").is_file():

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from clipseg.network.decoder import Decoder, DecoderBlock, Dropout, Unpatch, build_decoder, patch_map, refined_head
+from clipseg.network.cpu_kernels import Dropout, Unpatch
+from clipseg.network.decoder import Decoder, DecoderBlock, build_decoder, patch_map, refined_head
 
 PAPER = {"width": 768, "embed_dim": 512, "patch_size": 16, "depth": 3}
 

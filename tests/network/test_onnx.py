@@ -17,7 +17,7 @@ from clipseg.commands import export as command
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.formats import onnx as export
-from clipseg.network.formats.tracing import write_graph
+from clipseg.network.formats.onnx import write_graph
 from clipseg.network.model import CLIPSeg, ModelConfig
 
 NATIVE = 64

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from reference import TEXTS, random_condition, random_images, save_reference, spread
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
-from clipseg.network.formats.renaming import to_theirs
-from clipseg.network.formats.transformers_layout import decoder_table
+from clipseg.network.formats.renaming import decoder_table, to_theirs
 from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
 

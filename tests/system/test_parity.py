@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from reference import TEXTS, narrow_config, random_condition, random_images, save_reference, spread
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from clipseg.network.formats.renaming import to_theirs
-from clipseg.network.formats.transformers_export import save_transformers
-from clipseg.network.formats.transformers_layout import decoder_table
+from clipseg.network.formats.renaming import decoder_table, to_theirs
+from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
 

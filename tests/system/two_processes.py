@@ -25,7 +25,7 @@ import train  # noqa: E402
 from clipseg.data.phrasecut import PhraseCut  # noqa: E402
 from clipseg.entry import launch  # noqa: E402
 from clipseg.errors import ClipSegError  # noqa: E402
-from clipseg.network.decoder import Dropout  # noqa: E402
+from clipseg.network.cpu_kernels import Dropout  # noqa: E402
 from clipseg.run.log import RunLog  # noqa: E402
 from clipseg.run.settings import TrainConfig, evaluate_schema  # noqa: E402
 

@@ -9,7 +9,7 @@ from typing import Any
 from clipseg.errors import ClipSegError
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import build_decoder
-from clipseg.network.formats.renaming import Rename, Table, from_theirs, linear
+from clipseg.network.formats.renaming import AUTHORS, decoder_table, from_theirs
 from clipseg.network.formats.transformers_config import read_folder_config
 from clipseg.network.model import LARGEST_REDUCE_DIM, CLIPSeg, ModelConfig
 from clipseg.network.tensor_files import is_plain, is_transformers_folder, shapes_of
@@ -37,7 +37,7 @@ def load_authors(
     if len(layers) != sizes["depth"]:
         raise ClipSegError(f"{path}: its decoder takes {sizes['depth']} read-outs; name them, such as extract_layers=(3,)")
     # The file is checked before CLIP is fetched.
-    table = authors_table(sizes["depth"], sizes["head"])
+    table = decoder_table(sizes["depth"], sizes["head"], AUTHORS)
     shapes = shapes_of(build_decoder("clipseg", **sizes, seed=0))
     weights = from_theirs(state, table, shapes=shapes, dropped=DROPPED, source=path)
     source = str(pretrained or "openai")
@@ -62,23 +62,6 @@ def _backbone_name(sizes: Mapping[str, Any], path: Path, folder: Path) -> str:
             f"{sizes['patch_size']} pixels; name a folder in transformers' layout that holds it with pretrained="
         )
     return found
-
-
-def authors_table(depth: int, head: str) -> Table:
-    """Our decoder's keys beside theirs; block i belongs to the i-th deepest read-out on both sides."""
-    table = [*linear("film.scale", "film_mul"), *linear("film.shift", "film_add")]
-    for index in range(depth):
-        block = f"blocks.{index}"
-        table += linear(f"reductions.{index}", f"reduces.{index}")
-        table += [Rename(f"{block}.qkv.{kind}", (f"{block}.self_attn.in_proj_{kind}",)) for kind in ("weight", "bias")]
-        table += linear(f"{block}.project", f"{block}.self_attn.out_proj")
-        table += linear(f"{block}.expand", f"{block}.linear1")
-        table += linear(f"{block}.contract", f"{block}.linear2")
-        table += linear(f"{block}.norm1", f"{block}.norm1")
-        table += linear(f"{block}.norm2", f"{block}.norm2")
-    for part in [""] if head == "plain" else [".0", ".2", ".4"]:
-        table += linear(f"head{part}", f"trans_conv{part}")
-    return table
 
 
 def read_sizes(state: Mapping[str, Any], source: Path) -> dict[str, Any]:

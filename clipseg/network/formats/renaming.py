@@ -35,6 +35,60 @@ def linear(ours: str, *theirs: str) -> Iterator[Rename]:
         yield Rename(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs))
 
 
+@dataclass(frozen=True)
+class DecoderNames:
+    """What a foreign layout calls the decoder's parts; `{}` is the number of a block, the deepest first as ours."""
+
+    film: str
+    reduction: str
+    block: str
+    qkv: tuple[str, ...]  # one tensor, or one each for queries, keys and values
+    expand: str
+    contract: str
+    norms: tuple[str, str]
+    head: str
+
+
+AUTHORS = DecoderNames(
+    film="film_",
+    reduction="reduces.{}",
+    block="blocks.{}",
+    qkv=("self_attn.in_proj_",),
+    expand="linear1",
+    contract="linear2",
+    norms=("norm1", "norm2"),
+    head="trans_conv",
+)
+TRANSFORMERS = DecoderNames(
+    film="decoder.film_",
+    reduction="decoder.reduces.{}",
+    block="decoder.layers.{}",
+    qkv=("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."),
+    expand="mlp.fc1",
+    contract="mlp.fc2",
+    norms=("layer_norm1", "layer_norm2"),
+    head="decoder.transposed_convolution",
+)
+
+
+def decoder_table(depth: int, head: str, names: DecoderNames = TRANSFORMERS) -> Table:
+    """Our decoder's keys beside theirs."""
+    table = [*linear("film.scale", f"{names.film}mul"), *linear("film.shift", f"{names.film}add")]
+    for index in range(depth):
+        ours, theirs = f"blocks.{index}", names.block.format(index)
+        table += linear(f"reductions.{index}", names.reduction.format(index))
+        for kind in ("weight", "bias"):
+            table.append(Rename(f"{ours}.qkv.{kind}", tuple(f"{theirs}.{part}{kind}" for part in names.qkv)))
+        table += linear(f"{ours}.project", f"{theirs}.self_attn.out_proj")
+        table += linear(f"{ours}.expand", f"{theirs}.{names.expand}")
+        table += linear(f"{ours}.contract", f"{theirs}.{names.contract}")
+        table += linear(f"{ours}.norm1", f"{theirs}.{names.norms[0]}")
+        table += linear(f"{ours}.norm2", f"{theirs}.{names.norms[1]}")
+    for part in [""] if head == "plain" else [".0", ".2", ".4"]:
+        table += linear(f"head{part}", f"{names.head}{part}")
+    return table
+
+
 def from_theirs(
     state: Mapping[str, Any], table: Table, *, shapes: Mapping[str, torch.Size], dropped: Mapping[str, str], source: object
 ) -> dict[str, Tensor]:

@@ -51,33 +51,12 @@ def clip_table(vision_layers: int, text_layers: int, prefix: str = "") -> Table:
 
 def _clip_block(ours: str, theirs: str) -> Iterator[Rename]:
     for kind in ("weight", "bias"):
-        yield Rename(f"{ours}.attn.in_proj_{kind}", _query_key_value(theirs, kind))
+        yield Rename(f"{ours}.attn.in_proj_{kind}", tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv"))
     yield from linear(f"{ours}.attn.out_proj", f"{theirs}.self_attn.out_proj")
     yield from linear(f"{ours}.ln_1", f"{theirs}.layer_norm1")
     yield from linear(f"{ours}.mlp.c_fc", f"{theirs}.mlp.fc1")
     yield from linear(f"{ours}.mlp.c_proj", f"{theirs}.mlp.fc2")
     yield from linear(f"{ours}.ln_2", f"{theirs}.layer_norm2")
-
-
-def _query_key_value(block: str, kind: str) -> tuple[str, ...]:
-    return tuple(f"{block}.self_attn.{part}_proj.{kind}" for part in "qkv")
-
-
-def decoder_table(depth: int, head: str) -> Table:
-    """Our decoder's keys beside theirs; reductions and layers are kept deepest first on both sides."""
-    table = [*linear("film.scale", "decoder.film_mul"), *linear("film.shift", "decoder.film_add")]
-    for index in range(depth):
-        ours, theirs = f"blocks.{index}", f"decoder.layers.{index}"
-        table += linear(f"reductions.{index}", f"decoder.reduces.{index}")
-        table += [Rename(f"{ours}.qkv.{kind}", _query_key_value(theirs, kind)) for kind in ("weight", "bias")]
-        table += linear(f"{ours}.project", f"{theirs}.self_attn.out_proj")
-        table += linear(f"{ours}.norm1", f"{theirs}.layer_norm1")
-        table += linear(f"{ours}.expand", f"{theirs}.mlp.fc1")
-        table += linear(f"{ours}.contract", f"{theirs}.mlp.fc2")
-        table += linear(f"{ours}.norm2", f"{theirs}.layer_norm2")
-    for part in [""] if head == "plain" else [".0", ".2", ".4"]:
-        table += linear(f"head{part}", f"decoder.transposed_convolution{part}")
-    return table
 
 
 def clip_of_folder(folder: Path) -> tuple[CLIP, SimpleTokenizer]:

@@ -18,7 +18,7 @@ from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch, collate
 from clipseg.errors import ClipSegError
 from clipseg.measure.metrics import SampleCounts, count
-from clipseg.network.formats.transformers_export import to_transformers
+from clipseg.network.formats.transformers import to_transformers
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.run.conditioning import Conditioner

@@ -11,7 +11,7 @@ from reference import narrow_config, save_reference
 
 from clipseg.__main__ import main
 from clipseg.network.cpu_kernels import frozen_linear
-from clipseg.network.formats.transformers_export import save_transformers
+from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.weights import load
 from clipseg.studies.speed import timing as speed
 from clipseg.studies.speed.cases import Contests
