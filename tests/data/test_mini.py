@@ -19,6 +19,8 @@ from clipseg.errors import ClipSegError
 from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip, save_mini_clip
 from clipseg.tools.train_mini_clip import Drawings, contrastive_loss, pretrain, truth, vocabulary, zero_shot_accuracy
 
+pytestmark = pytest.mark.slow
+
 FEW = {"train": 5, "val": 2, "test": 3, "unseen": 4}
 
 

@@ -20,6 +20,8 @@ from clipseg.network.formats import onnx as export
 from clipseg.network.formats.onnx import write_graph
 from clipseg.network.model import CLIPSeg, ModelConfig
 
+pytestmark = pytest.mark.slow
+
 NATIVE = 64
 TEXTS = [
     "a dog",

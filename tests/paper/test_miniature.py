@@ -29,6 +29,8 @@ from clipseg.paper.sweep import report_sweep
 from clipseg.run.settings import DataSettings, TrainConfig
 from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
 
+pytestmark = pytest.mark.slow
+
 PLACES = (("phrasecut", "test"), ("phrasecut", "unseen"), ("phrasecut_visual", "test"))
 # As the paper has it, but that "no visual" helps visual prompts too; "highlight mask" is made the same run as the full one.
 QUALITY = {FULL: 0.4, NO_PRETRAINING: 0.1, "ablation_no_visual": 0.5, "ablation_highlight": 0.4, "ablation_d16": 0.3}

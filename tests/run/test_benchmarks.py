@@ -28,6 +28,8 @@ from clipseg.run.loading import IN_PROCESS
 from clipseg.run.settings import PromptSettings, evaluate_schema
 from clipseg.studies.zero_shot.run import ZeroShot
 
+pytestmark = pytest.mark.slow
+
 S = 64
 THRESHOLD = 0.5
 VARIANT = PromptSettings().visual_prompt

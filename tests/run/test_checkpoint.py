@@ -16,6 +16,8 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import find_resume, newest_whole, read_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 
 

@@ -8,6 +8,8 @@ import train
 from clipseg.run.checkpoint import newest_whole
 from clipseg.run.training import set_deterministic
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def as_before():

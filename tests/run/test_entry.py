@@ -21,6 +21,8 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import newest_whole
 
+pytestmark = pytest.mark.slow
+
 
 def train_here(call, root, *overrides):
     return call(train, *SMALL_TRAINING, f"data.root={root}", "data.val_split=val", "out=run", *overrides)

@@ -19,6 +19,8 @@ from clipseg.errors import Stopped
 from clipseg.run.checkpoint import newest_whole
 from clipseg.run.interruption import stoppable
 
+pytestmark = pytest.mark.slow
+
 
 def test_outside_a_deferring_block_a_signal_stops_at_once():
     done = []

@@ -8,6 +8,8 @@ import pytest
 from clipseg.run import profile
 from clipseg.run.profile import time_shares
 
+pytestmark = pytest.mark.slow
+
 
 def event(key, cpu, device=0):
     return SimpleNamespace(key=key, cpu_time_total=cpu, device_time_total=device)

@@ -10,6 +10,8 @@ from places import CONFIGS
 
 import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep(call, phrasecut_root):

@@ -21,6 +21,8 @@ from clipseg.run.log import RunLog
 from clipseg.run.settings import LoaderSettings, PromptSettings, TrainingSettings
 from clipseg.run.training import check_compiler, forward, learning_rate, step_seed, train_decoder
 
+pytestmark = pytest.mark.slow
+
 
 def small_model(**options):
     return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64, **options)

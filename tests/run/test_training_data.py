@@ -15,6 +15,8 @@ from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.errors import ClipSegError
 from clipseg.run.settings import DataSettings, TrainConfig
 
+pytestmark = pytest.mark.slow
+
 BOX = (4, 4, 20, 14)
 SMALL = [
     "backbone=mini",

@@ -49,6 +49,8 @@ from clipseg.run.settings import TrainConfig, evaluate_schema
 from clipseg.studies.visual_prompts.numbers import PromptDeltas, format_deltas
 from clipseg.studies.visual_prompts.objects import PhraseCutObjects
 
+pytestmark = pytest.mark.slow
+
 
 def fuzzed(examples: int) -> Callable[..., Any]:
     """The settings of all tests here: the same examples each time, files written anew for each."""

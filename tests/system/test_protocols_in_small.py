@@ -18,23 +18,26 @@ from places import CONFIGS
 import clipseg
 import evaluate
 import train
+from clipseg.data import class_words
 from clipseg.data.class_words import excluded_words, mentions, phrase_filter
 from clipseg.data.classes import coco20i_fold
 from clipseg.data.mini import layouts
 from clipseg.data.mini import phrasecut as mini
 from clipseg.data.sample import Batch
 from clipseg.entry import read_settings
-from clipseg.measure import figures
+from clipseg.measure import failures, figures, report
 from clipseg.network import mini_clip as network_mini
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import DeconvDecoder
 from clipseg.network.model import CLIPSeg
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.text import TEMPLATES, fill
-from clipseg.run import conditioning, evaluation, training, training_data, validation
+from clipseg.run import conditioning, evaluation, training, training_data
 from clipseg.run.benchmarks import FORMATS
 from clipseg.run.loading import data_root
 from clipseg.run.settings import TrainConfig, evaluate_schema
+
+pytestmark = pytest.mark.slow
 
 FEW = {
     mini: {"SPLITS": {"train": 24, "val": 3, "test": 4, "unseen": 2}},
@@ -70,10 +73,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             for name, counts in splits.items():
                 patch.setattr(module, name, counts)
         # What pages show is tested elsewhere; here drawing it would take half of the time.
-        patch.setattr(validation, "PICTURES", 1)
+        patch.setattr(evaluation, "PICTURES", 1)
         patch.setattr(figures, "_svg", lambda figure: "<svg/>")
-        for pick in ("pick_gallery", "pick_failures"):
-            patch.setattr(evaluation, pick, lambda results, count, seed: {})
+        for module, pick in ((report, "pick_gallery"), (failures, "pick_failures")):
+            patch.setattr(module, pick, lambda results, count, seed: {})
         patch.setattr(network_mini, "SimpleTokenizer", functools.cache(SimpleTokenizer))
         yield
 
@@ -99,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Watches training, not validation."""
     found = Seen()
     forward, encode_text, embed = training.forward, CLIPSeg.encode_text, conditioning.embed_prompt_images
-    monkeypatch.setattr(training_data, "phrase_filter", lambda rule: found.rules.add(rule) or phrase_filter(rule))
+    monkeypatch.setattr(class_words, "phrase_filter", lambda rule: found.rules.add(rule) or phrase_filter(rule))
 
     def watched(model, batch, condition):
         found.batches.append(batch)

@@ -18,6 +18,8 @@ from clipseg.data.mini.phrasecut import materialize
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 TRAINING = [

@@ -19,6 +19,8 @@ from clipseg.studies.input_size.image_classes import single_objects
 from clipseg.studies.input_size.linear_probe import measure_linear_probe
 from clipseg.studies.input_size.logistic_regression import classify_linearly
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():
