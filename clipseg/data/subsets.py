@@ -1,4 +1,4 @@
-"""PhraseCut's named subsets: which of them a task belongs to, as the data set's own evaluator has it (facts Sec. 4).
+"""PhraseCut's named subsets: which of them a task belongs to, as the data set's own evaluator has it (docs/paper.md).
 
 A name says what it goes by: c category, a attribute, p phrase, i number of instances, s size, t type. Most ask about
 `phrase_structure`. Ranks need `name_att_rel_count.json`. The evaluator's lists of words, for stuff (t) and for kinds of

@@ -56,11 +56,6 @@ class SampleCounts:
     def __len__(self) -> int:
         return len(self.positives)
 
-    def __add__(self, other: "SampleCounts") -> "SampleCounts":
-        """Add, row by row, counts of the same N classes from two shards."""
-        assert len(self) == len(other), (len(self), len(other))
-        return SampleCounts(*(one + two for one, two in zip(self.columns, other.columns, strict=True)))
-
     @property
     def fn(self) -> NDArray[np.int64]:
         """`[N, 49]`, pixels of the truth at or below the threshold."""

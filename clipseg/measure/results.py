@@ -5,8 +5,8 @@ A results folder holds `samples.npz` (all of `Results`; enough to make every tab
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -163,37 +163,6 @@ class Results:
             reason = one_line(error)[:200]
             raise ClipSegError(f"{file}: not a results file, or damaged ({reason}); evaluate again") from error
 
-    @staticmethod
-    def merge(shards: Sequence["Results"]) -> "Results":
-        """The whole evaluation from its shards, in any order: the same as if it had been run in one.
-
-        `seconds` is the longest shard's, since shards run side by side.
-
-        Raises:
-            ClipSegError: no shards, shards of different evaluations, or a key in two of them.
-        """
-        if not shards:
-            raise ClipSegError("no results to merge")
-        first = shards[0]
-        for shard in shards[1:]:
-            _check_same_evaluation(first, shard)
-        names = (*_LABELS, "height", "width", *first._official_names())
-        columns: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in names}
-        subsets = list(dict.fromkeys(name for shard in shards for name in shard.subsets))
-        nowhere = [np.zeros(len(shard), dtype=bool) for shard in shards]
-        columns["subsets"] = {
-            name: np.concatenate([shard.subsets.get(name, no) for shard, no in zip(shards, nowhere, strict=True)])
-            for name in subsets
-        }
-        tests = [shard.intensity for shard in shards if shard.intensity is not None]
-        columns["intensity"] = IntensityColumns.concatenate(tests) if tests else None
-        return replace(
-            first,
-            **columns,
-            counts=SampleCounts.concatenate(shard.counts for shard in shards),
-            seconds=max(shard.seconds for shard in shards),
-        )
-
 
 def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) -> None:
     samples = len(counts)
@@ -245,18 +214,3 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
         seconds=arrays["seconds"].item(),
         provenance=provenance,
     )
-
-
-def _check_same_evaluation(one: Results, two: Results) -> None:
-    parts = [
-        {
-            **shard.provenance,
-            "threshold": shard.threshold,
-            "official figures": shard.official_union is not None,
-            "intensity tests": shard.intensity is not None,
-        }
-        for shard in (one, two)
-    ]
-    differing = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))
-    if differing:
-        raise ClipSegError(f"results of different evaluations ({', '.join(differing)} differ); merge shards of one evaluation")

@@ -200,7 +200,7 @@ def read_out(blocks: Iterable[nn.Module], tokens: Tensor, layers: Sequence[int],
 
 def resample_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Positions `[1 + n, C]`, class token first, of a `native` grid -> at another: plain bicubic, no antialiasing, corners not
-    aligned (facts Sec. 1)."""
+    aligned (docs/paper.md, Sec. 1)."""
     if grid == native:
         return positions
     cls, patches = positions[:1], positions[1:].T.unflatten(1, native)

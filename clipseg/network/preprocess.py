@@ -19,7 +19,7 @@ Resize = Literal["squash", "pad"]
 
 
 def prepare_images(images: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
-    """Bring photos of any size to one size and normalise them (facts Sec. 2).
+    """Bring photos of any size to one size and normalise them (docs/paper.md, Sec. 2).
 
     Args:
         images: B tensors, uint8 RGB `[3, H_b, W_b]`.

@@ -70,7 +70,7 @@ def _name(source: ImageLike) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mix:
-    """A text and a visual prompt for the same thing: `weight` * text + (1 - `weight`) * visual (facts Sec. 2).
+    """A text and a visual prompt for the same thing: `weight` * text + (1 - `weight`) * visual (docs/paper.md, Sec. 2).
 
     Raises:
         ClipSegError: a weight outside [0, 1], or not of these kinds.

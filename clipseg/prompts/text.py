@@ -1,4 +1,4 @@
-"""Phrases as CLIP likes to read them: templates such as "a photo of a {}." around a phrase, in named sets (facts Sec. 2).
+"""Phrases as CLIP likes to read them: templates such as "a photo of a {}." around a phrase, in named sets.
 
 Strings in, strings out: nothing here embeds a text.
 """

@@ -22,7 +22,7 @@ TEXTS_KEPT = 65_536  # embeddings of 2 KB each
 
 
 class Conditioner:
-    """How the targets of a batch are described to the decoder (paper Sec. 3 and 4; facts Sec. 2 and 3).
+    """How the targets of a batch are described to the decoder (paper Sec. 3 and 4; docs/paper.md, Sec. 2 and 3).
 
     Every choice of a task - its template, how much its text counts - is a function of the task's seed.
 

@@ -85,7 +85,7 @@ class DataSettings(LoaderSettings):
 
 @dataclass
 class PromptSettings:
-    """How a target is described (facts Sec. 2 and 3; `run/conditioning.py`)."""
+    """How a target is described (docs/paper.md, Sec. 2 and 3; `run/conditioning.py`)."""
 
     templates: Any = "plain"  # a named set (plain, fixed, shuffled, extended, imagenet), one template, or a list of templates
     ensemble: bool = False  # the mean embedding over all templates, instead of one of them drawn for each task
@@ -99,7 +99,7 @@ class PromptSettings:
 
 @dataclass
 class TrainingSettings:
-    """The optimisation (paper Sec. 4; facts Sec. 2)."""
+    """The optimisation (paper Sec. 4; docs/paper.md, Sec. 2)."""
 
     steps: int = 20000
     batch_size: int = 64  # phrases a step, over all processes

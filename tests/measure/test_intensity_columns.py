@@ -94,30 +94,9 @@ def test_results_keep_subsets_and_tests_on_disk_and_over_shards(tmp_path: Path) 
     assert np.array_equal(read.subsets["c20"], results.subsets["c20"])
     assert read.intensity is not None
     assert same(read.intensity, results.intensity)
-    shards = [shard_of(results, np.arange(first, len(plain), 2)) for first in (0, 1)]
-    shards[1] = replace(shards[1], subsets={"c20": shards[1].subsets["c20"], "late": np.ones(len(shards[1]), dtype=bool)})
-    merged = Results.merge(shards)
-    assert merged.intensity is not None
-    assert same(merged.intensity, results.intensity)
-    assert np.array_equal(merged.subsets["c20"], results.subsets["c20"])
-    assert merged.subsets["late"].sum() == len(shards[1])
     plain.save(tmp_path / "plain")
     old = Results.load(tmp_path / "plain")
     assert (old.subsets, old.intensity) == ({}, None)
-    with pytest.raises(ClipSegError, match="intensity tests differ"):
-        Results.merge([shards[0], replace(shards[1], intensity=None)])
-
-
-def shard_of(results: Results, rows: np.ndarray) -> Results:
-    names = ("key", "image_key", "phrase", "group", "height", "width", "official_intersection", "official_union")
-    assert results.intensity is not None
-    return replace(
-        results,
-        **{name: getattr(results, name)[rows] for name in names},
-        counts=type(results.counts)(*(column[rows] for column in results.counts.columns)),
-        subsets={name: column[rows] for name, column in results.subsets.items()},
-        intensity=results.intensity.take(rows),
-    )
 
 
 def test_columns_that_cannot_be_are_refused() -> None:

@@ -102,27 +102,6 @@ def test_rows_stay_together_when_sorted() -> None:
     assert np.array_equal(results.official_intersection, results.counts.tp[:, 14])
 
 
-def test_shards_in_any_order_merge_to_the_bytes_of_the_whole(tmp_path: Path) -> None:
-    whole = make_results()
-    shards = [rows_of(whole, rows) for rows in (slice(4, 7), slice(0, 1), slice(1, 4))]
-    whole.save(tmp_path / "whole")
-    Results.merge([Results.merge(shards[:2]), shards[2]]).save(tmp_path / "merged")
-    for name in ("samples.npz", "metrics.json", "provenance.json"):
-        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_what_does_not_belong_together_does_not_merge() -> None:
-    whole = make_results()
-    with pytest.raises(ClipSegError, match="no results"):
-        Results.merge([])
-    with pytest.raises(ClipSegError, match="more than once"):
-        Results.merge([whole, rows_of(whole, slice(0, 1))])
-    with pytest.raises(ClipSegError, match="split, threshold differ"):
-        Results.merge([whole, make_results(seed=1, threshold=0.5, provenance={**whole.provenance, "split": "val"})])
-    with pytest.raises(ClipSegError, match="official figures differ"):
-        Results.merge([whole, make_results(seed=1, official_intersection=None, official_union=None)])
-
-
 def test_what_cannot_be_is_refused() -> None:
     counts = make_results().counts
     for changes, words in (

@@ -1,4 +1,4 @@
-"""The state dicts the authors released (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth): the decoder alone (facts Sec. 6)."""
+"""The authors' state dicts (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth), the decoder alone (docs/paper.md, Sec. 6)."""
 
 import math
 import re

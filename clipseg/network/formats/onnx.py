@@ -28,7 +28,7 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import MEAN, STD
 
 FORMAT = {"format": "clipseg-onnx", "version": 1}
-# The threshold of the paper's tables on PhraseCut (facts Sec. 5).
+# The threshold of the paper's tables on PhraseCut (docs/paper.md, Sec. 5).
 THRESHOLD = 0.3
 # Tensor name -> its axes: a word is a size that stays free, a number one that does not.
 Axes = Mapping[str, Sequence[str | int]]

@@ -1,6 +1,6 @@
 """Images of one class each, some to learn from and some to test on: a folder a class, or synthetic scenes of a single thing.
 
-What CLIP's linear probe is measured on (facts Sec. 5, Fig. 5). The classes are the folders' names, or the drawn categories.
+CLIP's linear probe is measured on them (the paper's Fig. 5). The classes are the folders' names, or the drawn categories.
 """
 
 import functools

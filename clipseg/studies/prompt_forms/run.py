@@ -33,7 +33,7 @@ def _name(template: str) -> str:
     return template.replace("{}", "").strip(" .").replace(" ", "_") or "full_stop"
 
 
-# The phrase as it is; each template of PhraseCut+ alone; and the mean embedding over each set (facts Sec. 2).
+# The phrase as it is; each template of PhraseCut+ alone; and the mean embedding over each set (docs/paper.md, Sec. 2).
 FORMS: Mapping[str, PromptSettings] = {
     BARE: PromptSettings(templates="plain"),
     **{_name(template): PromptSettings(templates=template) for template in TEMPLATES["extended"]},

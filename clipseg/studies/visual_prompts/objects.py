@@ -1,6 +1,6 @@
 """Objects among others: an image, the mask of one object in it, and the names of all that is there.
 
-What the study of visual prompts asks about (facts Sec. 3). A source is a sequence of images, each with its objects; this one
+The study of visual prompts asks about them (Tab. 2). A source is a sequence of images, each with its objects; this one
 reads any data in PhraseCut's layout, `lvis_pairs.py` the authors' choice of LVIS.
 """
 
