@@ -16,7 +16,6 @@ from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from clipseg.data.json_entries import iterate_entries
 from clipseg.data.layout import IMAGES_FILE
@@ -68,7 +67,7 @@ class TaskTable:
         keys: "<split>/<task_id>", unique.
         phrases: bare phrases; may be empty strings.
         image_ids: int64 `[T]`.
-        points: int32 `[P, 2]`, x and y in pixels, truncated to whole numbers as PhraseCut's evaluator does.
+        points: float64 `[P, 2]`, x and y in pixels.
         polygon_starts: int64 `[G + 1]` into `points`.
         task_starts: int64 `[T + 1]` into `polygon_starts`.
         subsets: uint64 `[T]`, PhraseCut's named subsets as `subsets.to_bits`; 0 where nobody asked for them.
@@ -77,7 +76,7 @@ class TaskTable:
     keys: PackedStrings
     phrases: PackedStrings
     image_ids: NDArray[np.int64]
-    points: NDArray[np.int32]
+    points: NDArray[np.float64]
     polygon_starts: NDArray[np.int64]
     task_starts: NDArray[np.int64]
     subsets: NDArray[np.uint64]
@@ -85,29 +84,10 @@ class TaskTable:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def polygons(self, task: int) -> list[NDArray[np.int32]]:
-        """The polygons of one task, each int32 `[points, 2]`."""
+    def polygons(self, task: int) -> list[NDArray[np.float64]]:
+        """The polygons of one task, each float64 `[points, 2]`."""
         starts = self.polygon_starts[self.task_starts[task] : self.task_starts[task + 1] + 1]
         return [self.points[a:b] for a, b in pairwise(starts)]
-
-
-def rasterise(polygons: Sequence[NDArray[np.int32]], height: int, width: int) -> NDArray[np.uint8]:
-    """The union of polygons as a mask, pixel for pixel what PhraseCut's own evaluator draws.
-
-    Args:
-        polygons: each int32 `[points, 2]`; parts outside the image are cut off. Two points are a line, fewer are nothing.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        uint8 `[height, width]`, 1 inside.
-    """
-    canvas = Image.new("L", (width, height))
-    draw = ImageDraw.Draw(canvas)
-    for polygon in polygons:
-        if len(polygon) >= 2:
-            draw.polygon(polygon.ravel().tolist(), outline=1, fill=1)
-    return np.array(canvas)
 
 
 def read_images(root: Path) -> dict[int, ImageRecord]:
@@ -185,7 +165,7 @@ class _Packer:
         self._keys: dict[str, None] = {}
         self._phrases: list[str] = []
         self._image_ids = array("q")
-        self._points = array("i")
+        self._points = array("d")
         self._polygon_starts = array("q", [0])
         self._task_starts = array("q", [0])
         self._subsets = array("Q")
@@ -223,7 +203,7 @@ class _Packer:
             keys=PackedStrings(self._keys),
             phrases=PackedStrings(self._phrases),
             image_ids=np.array(self._image_ids, dtype=np.int64),
-            points=np.array(self._points, dtype=np.int32).reshape(-1, 2),
+            points=np.array(self._points, dtype=np.float64).reshape(-1, 2),
             polygon_starts=np.array(self._polygon_starts, dtype=np.int64),
             task_starts=np.array(self._task_starts, dtype=np.int64),
             subsets=np.array(self._subsets, dtype=np.uint64),
@@ -241,7 +221,7 @@ def is_text(value: Any) -> TypeGuard[str]:
     return True
 
 
-def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDArray[np.int32]]:
+def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDArray[np.float64]]:
     """`Polygons` of an entry, a list of polygons for each instance. Together they are one target: the nesting is dropped."""
     if instances is None:
         raise ClipSegError(f"{where}: no Polygons, as in a split without ground truth; fetch the annotations that have them")
@@ -258,8 +238,8 @@ def _polygons(instances: Any, where: str, *, allow_degenerate: bool) -> list[NDA
     return polygons
 
 
-def polygon_points(polygon: Any, where: str) -> NDArray[np.int32]:
-    """A polygon as JSON spells it, `[[x, y], ...]` -> int32 `[points, 2]`, truncated as PhraseCut's evaluator does.
+def polygon_points(polygon: Any, where: str) -> NDArray[np.float64]:
+    """A polygon as JSON spells it, `[[x, y], ...]` -> float64 `[points, 2]`.
 
     Raises:
         ClipSegError: something else, or coordinates that are not finite.
@@ -269,10 +249,10 @@ def polygon_points(polygon: Any, where: str) -> NDArray[np.int32]:
     except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or nested too deep
         points = np.asarray(None)
     if isinstance(polygon, list) and not polygon:
-        return np.empty((0, 2), dtype=np.int32)
+        return np.empty((0, 2), dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "if":
         raise ClipSegError(f"{where}: polygon {reprlib.repr(polygon)}; expected a list of [x, y] pairs of numbers")
     farthest = float(np.abs(points.astype(np.float64)).max())
     if not math.isfinite(farthest) or farthest > FARTHEST_COORDINATE:
         raise ClipSegError(f"{where}: a polygon with the coordinate {farthest}; expected finite pixel coordinates")
-    return points.astype(np.int32)  # truncates towards zero, as int() does
+    return points.astype(np.float64)

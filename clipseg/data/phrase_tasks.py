@@ -139,9 +139,7 @@ class PhraseTasks(Dataset[Sample], ABC):
         height, width = image.shape[1:]
         masks = [self._read_mask(row, height, width) for row in rows]
         if self.crop:
-            top, left, side = random_square_crop(masks[0], rng)
-            image = image[:, top : top + side, left : left + side].contiguous()
-            masks = [np.ascontiguousarray(mask[top : top + side, left : left + side]) for mask in masks]
+            image, masks = _cropped(image, masks, rng)
         tasks = [self._task(row, torch.from_numpy(mask), rng) for row, mask in zip(rows, masks, strict=True)]
         return Sample(image_key=str(self.image_ids[number]), image=image, tasks=tasks)
 
@@ -162,8 +160,13 @@ class PhraseTasks(Dataset[Sample], ABC):
             group=self._group(row),
             seed=int(rng.integers(2**63)),
             support=support,
-            subsets=self._subsets(row, mask),
+            subsets=() if self.training else self._subsets(row, mask),
+            official=None if self.training else self._official(row, mask),
         )
+
+    def _official(self, row: int, mask: torch.Tensor) -> torch.Tensor | None:
+        official = self._read_official(row, *mask.shape)
+        return None if official is None else torch.from_numpy(official)
 
     def _support(self, candidates: NDArray[np.int64], row: int, rng: np.random.Generator) -> Support | None:
         """A sample of the same phrase, where it occurs more than once; in training possibly the task itself, as released."""
@@ -173,11 +176,13 @@ class PhraseTasks(Dataset[Sample], ABC):
             candidates = candidates[candidates != row]
         chosen = int(rng.choice(candidates))
         image = self._read_image(int(self._image_of_task[chosen]))
-        mask = torch.from_numpy(self._read_mask(chosen, image.shape[1], image.shape[2]))
-        return Support(image=image, mask=mask) if mask.any() else None
+        mask = self._read_mask(chosen, image.shape[1], image.shape[2])
+        if self.crop:
+            image, (mask,) = _cropped(image, [mask], rng)
+        return Support(image=image, mask=torch.from_numpy(mask)) if mask.any() else None
 
     def _negative(self, row: int, rng: np.random.Generator) -> int:
-        """The number of a phrase that is not the task's: as often as it occurs, as released."""
+        """The number of a phrase that is not the task's, each distinct phrase as often (docs/paper.md, Sec. 2)."""
         return self._index.another(self._index.number(row), rng)
 
     def _group(self, row: int) -> str:
@@ -188,6 +193,10 @@ class PhraseTasks(Dataset[Sample], ABC):
         """The named parts of the data set that a task with this mask belongs to; by default there are none."""
         return ()
 
+    def _read_official(self, row: int, height: int, width: int) -> NDArray[np.uint8] | None:
+        """The mask of a task by the rule of the data set's own evaluator; by default there is no other rule."""
+        return None
+
     @abstractmethod
     def _read_image(self, number: int) -> torch.Tensor:
         """The photo `image_ids[number]`, uint8 RGB `[3, H, W]`."""
@@ -195,3 +204,12 @@ class PhraseTasks(Dataset[Sample], ABC):
     @abstractmethod
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         """The mask of a task, uint8 `[height, width]` of 0 and 1; the size is the photo's."""
+
+
+def _cropped(
+    image: torch.Tensor, masks: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+) -> tuple[torch.Tensor, list[NDArray[np.uint8]]]:
+    """The square that `random_square_crop` draws for the first mask, of the image and of all masks."""
+    top, left, side = random_square_crop(masks[0], rng)
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    return image[:, rows, columns].contiguous(), [np.ascontiguousarray(mask[rows, columns]) for mask in masks]

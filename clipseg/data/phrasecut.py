@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg.data.annotations import rasterise, read_images, read_tasks
+from clipseg.data.annotations import read_images, read_tasks
 from clipseg.data.layout import IMAGE_FOLDERS, IMAGES_FILE, KNOWN_BAD_IMAGES, locate_images, split_files
 from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
+from clipseg.data.rasterise import rasterise, rasterise_official
 from clipseg.data.subsets import from_bits, read_vocabulary, size_subset
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
@@ -108,6 +109,9 @@ class PhraseCut(PhraseTasks):
 
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         return rasterise(self.tasks.polygons(row), height, width)
+
+    def _read_official(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        return rasterise_official(self.tasks.polygons(row), height, width)
 
     def _subsets(self, row: int, mask: torch.Tensor) -> tuple[str, ...]:
         if self.training:

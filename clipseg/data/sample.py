@@ -37,6 +37,7 @@ class Task:
         seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
         support: its visual prompt; None where text alone counts.
         subsets: named parts of the data set it belongs to, which are scored on their own (`data/subsets.py`).
+        official: as mask, by the rule of the data set's own evaluator, for its official figures; None: the mask is that too.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Task:
     seed: int
     support: Support | None = None
     subsets: tuple[str, ...] = ()
+    official: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ class Batch:
         seeds: N integers.
         supports: N visual prompts, None where a task has none.
         subsets: of each task, the named parts of the data set it belongs to.
+        official: N masks as the data set's own evaluator has them.
         valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; None where all of an image's count.
     """
 
@@ -107,6 +110,7 @@ class Batch:
     seeds: list[int]
     supports: list[Support | None]
     subsets: list[tuple[str, ...]]
+    official: list[Tensor]
     valid: list[Tensor | None]
 
     def __len__(self) -> int:
@@ -126,6 +130,7 @@ class Batch:
             self,
             images=list(map(move, self.images)),
             masks=list(map(move, self.masks)),
+            official=list(map(move, self.official)),
             image_index=move(self.image_index),
             supports=[s and Support(image=move(s.image), mask=move(s.mask)) for s in self.supports],
             valid=[None if valid is None else move(valid) for valid in self.valid],
@@ -146,5 +151,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         seeds=[task.seed for _, task in tasks],
         supports=[task.support for _, task in tasks],
         subsets=[task.subsets for _, task in tasks],
+        official=[task.mask if task.official is None else task.official for _, task in tasks],
         valid=[sample.valid for sample in samples],
     )

@@ -6,24 +6,24 @@ shards merge exactly. Nothing here knows of files, models or data sets. Source: 
 Two definitions of every ratio, named in every output:
 
 * `plain`: as written in the paper. Where truth and prediction are both empty, IoU and Dice are 1.
-* `released`: 1 is added to every denominator (IoU, Dice, precision, recall), as in the authors' code, so that figures compare
-  to the last digit. Where truth and prediction are both empty, IoU and Dice are 0.
+* `released`: 1 is added to every denominator (IoU, Dice, precision, recall) and AP is integrated as in 2022
+  (`average_precision.py`), as in the authors' code, so that figures compare to the last digit. Where truth and prediction are
+  both empty, IoU and Dice are 0.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import simpson
 
 from clipseg.errors import ClipSegError
+from clipseg.measure.average_precision import Definition, average_precision
 
 if TYPE_CHECKING:  # the reports are made from counts alone, without torch
     from torch import Tensor
 
-Definition = Literal["plain", "released"]
 DEFINITIONS: tuple[Definition, ...] = ("plain", "released")
 
 _STEPS = 50
@@ -210,19 +210,6 @@ def pooled_curves(totals: SampleCounts, *, definition: Definition = "plain") -> 
     }
 
 
-def average_precision(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
-    """Precision over recall, integrated with Simpson's rule.
-
-    One point per threshold at which anything is predicted (NaN elsewhere), in threshold order; of equal recalls the first
-    counts. Fewer than two points enclose no area: 0.
-    """
-    predicted = ~np.isnan(precision)
-    distinct_recall, first = np.unique(recall[predicted], return_index=True)
-    if len(distinct_recall) < 2:
-        return 0.0
-    return float(simpson(precision[predicted][first], x=distinct_recall))
-
-
 def summarise(
     counts: SampleCounts, groups: Sequence[Any] | NDArray[Any], *, definition: Definition, threshold: float
 ) -> dict[str, float]:
@@ -250,7 +237,7 @@ def summarise(
         figures[name] = float(values[index])
         figures[f"{name}_best"] = float(values[best])
         figures[f"{name}_best_threshold"] = (best + 1) / _STEPS
-    figures["ap"] = average_precision(precision, recall)
+    figures["ap"] = average_precision(precision, recall, definition=definition)
     return figures
 
 

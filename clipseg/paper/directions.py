@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.measure.alignment import Runs, check_same_samples
-from clipseg.measure.metrics import Definition
+from clipseg.measure.average_precision import Definition
 from clipseg.measure.results import Results
 from clipseg.measure.significance import (
     Interval,

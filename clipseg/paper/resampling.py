@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.measure.metrics import Definition, SampleCounts, average_precision, pooled_curves, threshold_index
+from clipseg.measure.average_precision import Definition, average_precision
+from clipseg.measure.metrics import SampleCounts, pooled_curves, threshold_index
 from clipseg.measure.results import Results
 from clipseg.measure.significance import CONFIDENCE, Interval
 
@@ -43,7 +44,8 @@ def redrawn(
     index = threshold_index(results.threshold if threshold is None else threshold)
     figures = {name: values[:, index] for name, values in curves.items()}
     figures |= {f"{name}_best": values.max(axis=1) for name, values in curves.items()}
-    return figures | {"ap": np.array([average_precision(*curve) for curve in zip(precision, recall, strict=True)])}
+    found = [average_precision(*curve, definition=definition) for curve in zip(precision, recall, strict=True)]
+    return figures | {"ap": np.array(found)}
 
 
 def _weighted(counts: SampleCounts, image_index: NDArray[np.intp], weights: NDArray[np.int64]) -> SampleCounts:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import check_same_samples
-from clipseg.measure.metrics import Definition
+from clipseg.measure.average_precision import Definition
 from clipseg.measure.paper import ROWS, PaperRow, is_synthetic
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, cluster_bootstrap, mean_interval

@@ -1,23 +1,23 @@
 """Visual prompts: a picture and the mask of the object meant in it, made into one image that shows CLIP what is meant (Sec. 4).
 
-The operations are functions of a batch, on its device: images float `[B, 3, H, W]`, masks `[B, H, W]`, bool or 0 and 1, none of
-them empty. The space of the pixels decides what they mean: darkening normalised pixels fades the background to the mean colour,
-darkening pixels in [0, 1] to black. `engineer` composes them in the order given, normalisation being one of the steps.
+The operations are functions of a batch, on its device: images float `[B, 3, H, W]`, masks `[B, H, W]`, bool or 0 and 1. Where a
+mask is empty, all is background. The space of the pixels decides what they mean: darkening normalised pixels fades the
+background to the mean colour, darkening pixels in [0, 1] to black. `engineer` composes them.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from clipseg.errors import ClipSegError
 
-RED = (1.0, 0.0, 0.0)
+RED, DYE = (1.0, 0.0, 0.0), (1.0, 0.2, 0.2)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes a photo gray
 
 
@@ -42,19 +42,34 @@ def blur_background(images: Tensor, masks: Tensor, *, sigma: float = 3.0, kernel
     return torch.where(_checked(images, masks)[:, None], images, gaussian_blur(images, [kernel, kernel], [sigma, sigma]))
 
 
-def outline(images: Tensor, masks: Tensor, *, color: Sequence[float] = RED, width: int = 4) -> Tensor:
-    """Draw a line of `width` pixels just outside the object; its color is in the images' space: red for pixels in [0, 1]."""
-    if width < 1:
-        raise ClipSegError(f"outline: width={width} must be at least 1 pixel")
-    inside = _checked(images, masks)[:, None]
-    grown = F.max_pool2d(inside.float(), 2 * width + 1, stride=1, padding=width) > 0
-    return torch.where(grown & ~inside, images.new_tensor(color)[:, None, None], images)
+def outline(images: Tensor, masks: Tensor, *, color: Sequence[float] = RED, radius: int = 3) -> Tensor:
+    """Draw the object's outer contour: all within `radius` of a border pixel, 7 pixels wide for 3. Pixels in [0, 1].
+
+    A border pixel is one of the object that touches, by a side, the background around the objects or the frame; holes, and
+    what lies in them, have no outline.
+    """
+    if radius < 1:
+        raise ClipSegError(f"outline: radius={radius} must be at least 1 pixel")
+    inside = _checked(images, masks)
+    solid = torch.stack([torch.from_numpy(binary_fill_holes(mask.cpu().numpy())) for mask in inside]).to(images.device)
+    cross = images.new_tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])[None, None]
+    deep = F.conv2d(solid[:, None].to(images.dtype), cross, padding=1)[:, 0] > 4.5
+    away = torch.arange(-radius, radius + 1, device=images.device) ** 2
+    disc = (away[:, None] + away <= radius**2).to(images.dtype)[None, None]
+    drawn = F.conv2d((inside & solid & ~deep)[:, None].to(images.dtype), disc, padding=radius) > 0.5
+    return torch.where(drawn, images.new_tensor(color)[:, None, None], images)
 
 
-def dye(images: Tensor, masks: Tensor, *, color: Sequence[float] = RED) -> Tensor:
-    """Make the image gray and dye the object: half its gray, half the color. Pixels in [0, 1]."""
+def dye(images: Tensor, masks: Tensor, *, color: Sequence[float] = DYE) -> Tensor:
+    """Make the image gray, and multiply the gray of the object by a color. Pixels in [0, 1]."""
     gray = (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True).expand_as(images)
-    return torch.where(_checked(images, masks)[:, None], (gray + images.new_tensor(color)[:, None, None]) / 2, gray)
+    return torch.where(_checked(images, masks)[:, None], gray * images.new_tensor(color)[:, None, None], gray)
+
+
+def subtract(images: Tensor, masks: Tensor, *, amount: float = 0.01) -> Tensor:
+    """Lower every value, of the object too, by a constant: an accident of the highlight mask's release."""
+    _checked(images, masks)
+    return images - amount
 
 
 def crop_to_object(images: Tensor, masks: Tensor, *, context: float = 0.1, size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -86,106 +101,99 @@ def _cut(along: Tensor, across: Tensor, context: float, size: int) -> tuple[Tens
     other_start, other_stop = _extent(across, context)
     side = torch.maximum(stop - start, other_stop - other_start)
     first = start - (side - (stop - start)) // 2
-    places = first[:, None] + torch.arange(size, device=along.device) * side[:, None] // size
+    # Quotient and product in float32, as everywhere that was run: whole numbers give another pixel at some sizes.
+    scale = side.float()[:, None] / size
+    places = first[:, None] + (torch.arange(size, device=along.device) * scale).floor().long()
     in_cut = (places >= start[:, None]) & (places < stop[:, None])
     return places.clamp(0, along.shape[1] - 1), in_cut
 
 
 def _extent(along: Tensor, context: float) -> tuple[Tensor, Tensor]:
-    """First and one past the last True of each row of bool `[B, L]`, widened by the context and kept inside."""
+    """First and one past the last True of each row of bool `[B, L]`, all of it where there is none, widened by the context.
+
+    Both ends are kept inside and rounded down, as released.
+    """
     length = along.shape[1]
     start = along.int().argmax(dim=1)
     stop = length - along.flip(1).int().argmax(dim=1)
-    margin = ((stop - start) * context).round().long()
-    return (start - margin).clamp(min=0), (stop + margin).clamp(max=length)
+    margin = (stop - start).double() * context
+    return (start - margin).clamp(min=0).long(), (stop + margin).clamp(max=length).long()
 
 
 def _checked(images: Tensor, masks: Tensor) -> Tensor:
     """The masks as bool."""
     if images.ndim != 4 or images.shape[1] != 3 or masks.shape != (len(images), *images.shape[2:]):
         raise ClipSegError(f"images {tuple(images.shape)} and masks {tuple(masks.shape)}; expected [B, 3, H, W] and [B, H, W]")
-    inside = masks.bool()
-    empty = (~inside.flatten(1).any(dim=1)).nonzero().flatten().tolist()
-    if empty:
-        raise ClipSegError(f"mask {empty[0]} of {len(masks)} is empty; a visual prompt needs at least one pixel of its object")
-    return inside
+    return masks.bool()
 
 
-OPERATIONS: Mapping[str, Callable[..., Tensor | tuple[Tensor, Tensor]]] = {
-    "darken": darken_background,
-    "blur": blur_background,
-    "outline": outline,
-    "dye": dye,
-    "crop": crop_to_object,
-}
-NORMALISE = "normalise"
+Step = Callable[[Tensor, Tensor], Tensor]  # images and masks -> images
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of `engineer`: "darken", "blur", "outline", "dye" or "crop" with options of its function, or "normalise"."""
+class Variant:
+    """A way to show an object: steps on pixels in [0, 1], then on normalised ones, then a crop to the object.
 
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    Attributes:
+        steps: on normalised pixels.
+        before: on pixels in [0, 1].
+        crop: the context of the crop; None: there is none.
+    """
 
-    def __post_init__(self) -> None:
-        if self.name != NORMALISE and self.name not in OPERATIONS:
-            raise ClipSegError(f"step {self.name!r} unknown; expected one of {NORMALISE}, {', '.join(OPERATIONS)}")
-        known = list(inspect.signature(OPERATIONS[self.name]).parameters)[2:] if self.name in OPERATIONS else []
-        wrong = [option for option in self.options if option not in known]
-        if wrong:
-            raise ClipSegError(f"step {self.name!r} has no option {wrong[0]!r}; it takes {', '.join(known) or 'none'}")
-
-
-def _variant(*steps: tuple[str, dict[str, float]]) -> tuple[Step, ...]:
-    """On normalised pixels, as all of the paper's that need no colour."""
-    return (Step(NORMALISE), *(Step(name, options) for name, options in steps))
+    steps: tuple[Step, ...] = ()
+    before: tuple[Step, ...] = ()
+    crop: float | None = None
 
 
-_DARK, _BLUR, _CROP = ("darken", {"intensity": 0.1}), ("blur", {"sigma": 3.0, "kernel": 15}), ("crop", {"context": 0.1})
+_BLUR, _DARK = blur_background, darken_background  # with the paper's options for their defaults
 
-# The rows of Tab. 2 that change pixels.
-VARIANTS: Mapping[str, tuple[Step, ...]] = {
-    "original": _variant(),
-    "dye_red": (Step("dye"), Step(NORMALISE)),
-    "outline_red": (Step("outline"), Step(NORMALISE)),
-    "intensity50": _variant(("darken", {"intensity": 0.5})),
-    "intensity10": _variant(_DARK),
-    "intensity0": _variant(("darken", {"intensity": 0.0})),
-    "blur": _variant(_BLUR),
-    "blur_intensity10": _variant(_BLUR, _DARK),
-    "crop_large": _variant(("crop", {"context": 0.5})),
-    "crop": _variant(_CROP),
-    "crop_blur": _variant(_BLUR, _CROP),
-    "crop_intensity10": _variant(_DARK, _CROP),
-    "crop_blur_intensity10": _variant(_BLUR, _DARK, _CROP),
+# The rows of Tab. 2 that change pixels, and the two highlight masks that were trained with or asked by (docs/paper.md, Sec. 3).
+VARIANTS: Mapping[str, Variant] = {
+    "original": Variant(),
+    "dye_red": Variant(before=(dye,)),
+    "outline_red": Variant(before=(outline,)),
+    "intensity50": Variant((partial(_DARK, intensity=0.5),)),
+    "intensity10": Variant((_DARK,)),
+    "intensity0": Variant((partial(_DARK, intensity=0.0),)),
+    "blur": Variant((_BLUR,)),
+    "blur_intensity10": Variant((_BLUR, _DARK)),
+    "crop_large": Variant(crop=0.5),
+    "crop": Variant(crop=0.1),
+    "crop_blur": Variant((_BLUR,), crop=0.5),
+    "crop_intensity10": Variant((_DARK,), crop=0.1),
+    "crop_blur_intensity10": Variant((_BLUR, _DARK), crop=0.1),
+    "highlight": Variant((partial(_BLUR, sigma=1.0), partial(_DARK, intensity=0.5), subtract)),
+    "highlight_older": Variant((_BLUR, _DARK, subtract)),
 }
 # The paper's choice, and what PhraseCut+ trains with.
 DEFAULT_VARIANT = "crop_blur_intensity10"
 
 
 def engineer(
-    images: Tensor, masks: Tensor, steps: Sequence[Step], *, normalise: Callable[[Tensor], Tensor]
+    images: Tensor, masks: Tensor, variant: Variant, *, normalise: Callable[[Tensor], Tensor], size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Make prompt images: the steps, one after the other.
+    """Make prompt images.
 
     Args:
         images: float `[B, 3, H, W]` in [0, 1], not yet normalised.
         masks: `[B, H, W]`, bool or 0 and 1.
-        steps: such as `VARIANTS[name]`; "normalise" is one of them, once: what stands before it works on pixels in [0, 1].
+        variant: such as `VARIANTS[name]`.
         normalise: the normalisation of the network that will embed the result.
+        size: side of the result in pixels, by default the images' own size. A crop is resampled to it nearest, a whole image
+            bilinear, by half-pixel centres and without antialiasing.
 
     Returns:
         normalised images, and the masks bool (another view of the scene after a crop).
 
     Raises:
-        ClipSegError: an empty mask, shapes or options that do not fit, or steps in an order that has no meaning.
+        ClipSegError: shapes or options that do not fit.
     """
-    names = [step.name for step in steps]
-    if names.count(NORMALISE) != 1 or "dye" in names[names.index(NORMALISE) :]:
-        raise ClipSegError(f"steps {', '.join(names) or 'none'}: expected {NORMALISE} once, and dye only before it")
     masks = _checked(images, masks)
-    for step in steps:
-        result = normalise(images) if step.name == NORMALISE else OPERATIONS[step.name](images, masks, **step.options)
-        images, masks = result if isinstance(result, tuple) else (result, masks)
-    return images, masks
+    for step in (*variant.before, lambda images, _: normalise(images), *variant.steps):
+        images = step(images, masks)
+    if variant.crop is not None:
+        return crop_to_object(images, masks, context=variant.crop, size=size)
+    if size is None or images.shape[-2:] == (size, size):
+        return images, masks
+    resized = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    return resized, F.interpolate(masks[:, None].byte(), size=(size, size), mode="nearest")[:, 0].bool()

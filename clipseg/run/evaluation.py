@@ -122,9 +122,10 @@ class Evaluation:
         official, tests = [], []
         gray = [gray_values(image.permute(1, 2, 0).cpu().numpy()) for image in batch.images] if self.intensity_tests else []
         image_index = batch.image_index.tolist()
-        for key, image, mask, probability in zip(batch.keys, image_index, batch.masks, probabilities, strict=True):
+        tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, strict=True)
+        for key, image, mask, official_mask, probability in tasks:
             at_own_size = self._at_own_size(probability, mask)
-            official.append(official_counts(at_own_size, mask, self.threshold, valid=batch.valid[image]))
+            official.append(official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image]))
             if save_predictions is not None:
                 _write_prediction(save_predictions, key, at_own_size > self.threshold)
             if self.intensity_tests:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_data import SIZE, box_mask, photo, write_voc
 from PIL import Image
 
-from clipseg.data.annotations import rasterise
+from clipseg.data.rasterise import rasterise
 from clipseg.data.readers.folder import FolderData, read_lines
 from clipseg.errors import ClipSegError
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from clipseg.data.annotations import rasterise
 from clipseg.data.layout import KNOWN_BAD_IMAGES
 from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.rasterise import rasterise, rasterise_official
 from clipseg.data.sample import Batch, Sample, collate
 from clipseg.data.sampling import StreamSampler
 from clipseg.errors import ClipSegError
@@ -60,9 +60,10 @@ def test_evaluation_reads_whole_images_with_all_tasks_in_file_order(phrasecut_ro
             entry = next(e for e in entries if f"test/{e['task_id']}" == task.key)
             assert task.phrase == entry["phrase"]
             assert task.group == task.key
-            points = np.array(entry["Polygons"][0][0]).astype(np.int32)
+            points = np.array(entry["Polygons"][0][0])
             assert task.mask.dtype == torch.uint8
             assert np.array_equal(task.mask.numpy(), rasterise([points], *sample.image.shape[1:]))
+            assert np.array_equal(task.official.numpy(), rasterise_official([points], *sample.image.shape[1:]))
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -331,7 +332,8 @@ def test_degenerate_polygons_stop_the_reader_unless_allowed(phrasecut_root: Fact
     change(root / "refer_train.json", lambda tasks: tasks[0].update(Polygons=[[[[1, 1], [5, 5]]]]))
     with pytest.raises(ClipSegError, match=r"refer_train\.json: entry 0, task 1__0: .*2 points.*data\.allow_degenerate=true"):
         PhraseCut(root, training=True)
-    assert PhraseCut(root, training=False, allow_degenerate=True)[0].tasks[0].mask.sum() == 5
+    assert PhraseCut(root, training=False, allow_degenerate=True)[0].tasks[0].mask.sum() == 2
+    assert PhraseCut(root, training=False, allow_degenerate=True)[0].tasks[0].official.sum() == 5
 
 
 def test_points_outside_the_image_and_empty_phrases_work(phrasecut_root: Factory) -> None:

@@ -20,7 +20,7 @@ def test_it_is_the_first_draw_over_five_percent_or_the_one_with_most(height: int
 
     draws = np.random.default_rng(seed + 1).integers(0, max(height, width) - side + 1, size=DRAWS)
     places = [(int(d), 0) if height > width else (0, int(d)) for d in draws]
-    cover = [mask[y : y + side, x : x + side].sum() / side**2 for y, x in places]
+    cover = [mask[y : y + side, x : x + side].sum() / mask.size for y, x in places]  # of the photo, not of the crop
     over = [i for i, share in enumerate(cover) if share > 0.05]
     assert (top, left) == places[over[0] if over else int(np.argmax(cover))]
 

@@ -1,5 +1,7 @@
 """Visual prompt engineering, by invariances and against slow, obvious versions."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from clipseg.errors import ClipSegError
 from clipseg.prompts.visual import (
     DEFAULT_VARIANT,
     VARIANTS,
-    Step,
+    Variant,
     blur_background,
     crop_to_object,
     darken_background,
@@ -47,7 +49,7 @@ def test_a_batch_equals_its_images_one_by_one(name, batch):
     assert masks_together.flatten(1).any(dim=1).all()
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("dye_red",)])
+@pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"dye_red", "outline_red", "highlight", "highlight_older"}))
 def test_a_full_mask_changes_nothing(name, batch):
     images, _ = batch
     engineered, masks = engineer(images, torch.ones(3, 40, 40), VARIANTS[name], normalise=normalise)
@@ -56,11 +58,8 @@ def test_a_full_mask_changes_nothing(name, batch):
 
 
 @pytest.mark.parametrize("operation", [darken_background, blur_background, outline, dye, crop_to_object])
-def test_an_empty_mask_or_other_shapes_are_errors(operation, batch):
+def test_other_shapes_are_errors(operation, batch):
     images, masks = batch
-    masks[1] = 0
-    with pytest.raises(ClipSegError, match="mask 1 of 3 is empty"):
-        operation(images, masks)
     with pytest.raises(ClipSegError, match="expected"):
         operation(images, torch.ones(3, 40, 39))
     with pytest.raises(ClipSegError, match="expected"):
@@ -96,8 +95,9 @@ def test_the_blur_is_behind_the_object(batch):
 def test_the_space_decides_what_dark_means(batch):
     images, masks = batch
     outside = ~masks.bool()[:, None].expand_as(images)
-    to_mean, _ = engineer(images, masks, [Step("normalise"), Step("darken", {"intensity": 0})], normalise=normalise)
-    to_black, _ = engineer(images, masks, [Step("darken", {"intensity": 0}), Step("normalise")], normalise=normalise)
+    black = partial(darken_background, intensity=0.0)
+    to_mean, _ = engineer(images, masks, Variant((black,)), normalise=normalise)
+    to_black, _ = engineer(images, masks, Variant(before=(black,)), normalise=normalise)
     assert (to_mean[outside] == 0).all()
     torch.testing.assert_close(to_black[outside], normalise(torch.zeros_like(images))[outside])
 
@@ -107,15 +107,15 @@ def slow_crop(image, mask, *, context, size):
     rows = [y for y in range(mask.shape[0]) if mask[y].any()]
     columns = [x for x in range(mask.shape[1]) if mask[:, x].any()]
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    margin_y, margin_x = round((bottom - top) * context), round((right - left) * context)
-    top, bottom = max(0, top - margin_y), min(mask.shape[0], bottom + margin_y)
-    left, right = max(0, left - margin_x), min(mask.shape[1], right + margin_x)
+    margin_y, margin_x = (bottom - top) * context, (right - left) * context
+    top, bottom = int(max(0, top - margin_y)), int(min(mask.shape[0], bottom + margin_y))  # both ends rounded down
+    left, right = int(max(0, left - margin_x)), int(min(mask.shape[1], right + margin_x))
     side = max(bottom - top, right - left)
     square = torch.zeros(4, side, side)
     y, x = (side - (bottom - top)) // 2, (side - (right - left)) // 2
     square[:3, y : y + bottom - top, x : x + right - left] = image[:, top:bottom, left:right]
     square[3, y : y + bottom - top, x : x + right - left] = mask[top:bottom, left:right]
-    return F.interpolate(square[None].double(), size=(size, size), mode="nearest")[0]
+    return F.interpolate(square[None], size=(size, size), mode="nearest")[0]
 
 
 @pytest.mark.parametrize("context", [0.0, 0.1, 0.5, 3.0])
@@ -138,69 +138,44 @@ def test_the_paper_default_is_blur_then_dark_then_crop_on_normalised_pixels(batc
     assert torch.equal(engineered, by_hand)
 
 
-def test_the_outline_is_just_outside():
-    images = torch.full((1, 3, 9, 9), 0.5)
-    masks = torch.zeros(1, 9, 9)
-    masks[0, 3:6, 3:6] = 1
-    drawn = outline(images, masks, width=1)[0]
-    ring = torch.zeros(9, 9, dtype=torch.bool)
-    ring[2:7, 2:7] = True
-    ring[3:6, 3:6] = False
-    red = torch.tensor([1.0, 0.0, 0.0])[:, None]
-    assert (drawn[:, ring] == red).all()
-    assert (drawn[:, ~ring] == 0.5).all()
-    assert (outline(images, masks, color=(0, 1, 0), width=1)[0][:, ring] == torch.tensor([0.0, 1, 0])[:, None]).all()
+def test_the_outline_is_a_disc_around_each_border_pixel():
+    images, masks = torch.full((1, 3, 24, 24), 0.5), torch.zeros(1, 24, 24)
+    masks[0, 8:15, 8:15] = 1
+    masks[0, 11, 11] = 0  # a hole has no outline
+    drawn = (outline(images, masks)[0] == torch.tensor([1.0, 0, 0])[:, None, None]).all(dim=0)
+    border = [(y, x) for y in range(8, 15) for x in range(8, 15) if y in (8, 14) or x in (8, 14)]
+    near = [[any((y - b) ** 2 + (x - a) ** 2 <= 9 for b, a in border) for x in range(24)] for y in range(24)]
+    assert torch.equal(drawn, torch.tensor(near))
+    assert torch.equal(outline(images, torch.zeros(1, 24, 24)), images)
 
 
 def test_dyeing_leaves_no_other_colour(batch):
     images, masks = batch
-    dyed = dye(images, masks)
-    inside = masks.bool()
+    dyed, inside = dye(images, masks), masks.bool()
     red, green, blue = dyed.unbind(1)
     assert torch.equal(green, blue)
     assert torch.equal(red[~inside], green[~inside])
-    torch.testing.assert_close(red[inside], green[inside] + 0.5)
-    assert 0 <= dyed.min() <= dyed.max() <= 1
+    torch.testing.assert_close(green[inside], 0.2 * red[inside])
 
 
 def test_every_row_of_table_2_that_changes_pixels_is_there():
-    assert len(VARIANTS) == 13  # 12 rows and the image as it is
+    assert len(set(VARIANTS) - {"highlight", "highlight_older"}) == 13  # 12 rows and the image as it is
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("step", "name"),
     [
-        ("drken", {}, "unknown"),
-        ("darken", {"intensty": 0.1}, "no option 'intensty'"),
-        ("normalise", {"mean": 0}, "no option"),
-        ("crop", {"images": 1}, "no option"),
+        (partial(darken_background, intensity=1.5), "darken"),
+        (partial(darken_background, intensity=float("nan")), "darken"),
+        (partial(blur_background, sigma=0.0), "blur"),
+        (partial(blur_background, kernel=4), "blur"),
+        (partial(blur_background, kernel=99), "blur"),
+        (partial(crop_to_object, context=-0.1), "crop"),
+        (partial(crop_to_object, context=float("inf")), "crop"),
+        (partial(crop_to_object, size=0), "crop"),
+        (partial(outline, radius=0), "outline"),
     ],
 )
-def test_a_typo_in_a_step_is_an_error(name, options, message):
-    with pytest.raises(ClipSegError, match=message):
-        Step(name, options)
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        Step("darken", {"intensity": 1.5}),
-        Step("darken", {"intensity": float("nan")}),
-        Step("blur", {"sigma": 0.0}),
-        Step("blur", {"kernel": 4}),
-        Step("blur", {"kernel": 99}),
-        Step("crop", {"context": -0.1}),
-        Step("crop", {"context": float("inf")}),
-        Step("crop", {"size": 0}),
-        Step("outline", {"width": 0}),
-    ],
-)
-def test_values_out_of_range_are_errors(step, batch):
-    with pytest.raises(ClipSegError, match=step.name):
-        engineer(*batch, [Step("normalise"), step], normalise=normalise)
-
-
-@pytest.mark.parametrize("names", [(), ("darken",), ("normalise", "normalise"), ("normalise", "dye")])
-def test_an_order_without_meaning_is_an_error(names, batch):
-    with pytest.raises(ClipSegError, match="expected normalise once"):
-        engineer(*batch, [Step(name) for name in names], normalise=normalise)
+def test_values_out_of_range_are_errors(step, name, batch):
+    with pytest.raises(ClipSegError, match=name):
+        step(*batch)

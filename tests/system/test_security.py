@@ -35,7 +35,7 @@ from clipseg.data.readers.pascal import PascalSplit, pascal_one_shot
 from clipseg.data.upkeep.fetch import FetchError, PhotoFetcher
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
-from clipseg.measure import arrays
+from clipseg.measure import results as arrays
 from clipseg.measure.figures import panel
 from clipseg.measure.intensity import intensity_tests
 from clipseg.measure.report import GalleryItem, write_report

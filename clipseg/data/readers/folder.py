@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg.data.annotations import LONGEST_PHRASE, PackedStrings, is_text, polygon_points, rasterise
+from clipseg.data.annotations import LONGEST_PHRASE, PackedStrings, is_text, polygon_points
 from clipseg.data.layout import check_inside, wrong_layout
 from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
+from clipseg.data.rasterise import rasterise
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
 

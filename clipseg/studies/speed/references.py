@@ -26,7 +26,7 @@ def counts_by_sorting(probabilities: NDArray[np.float32], mask: NDArray[np.uint8
     return np.array(rows, dtype=np.int64)
 
 
-def polygon_mask(polygon: NDArray[np.int32]) -> NDArray[np.uint8]:
+def polygon_mask(polygon: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The mask of one polygon of (x, y) on a photo, by scikit-image."""
     from skimage.draw import polygon2mask
 
@@ -35,7 +35,7 @@ def polygon_mask(polygon: NDArray[np.int32]) -> NDArray[np.uint8]:
 
 
 def read_by_polygon2mask(
-    path: Path, polygon: NDArray[np.int32], rng: np.random.Generator
+    path: Path, polygon: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Photo uint8 `[3, S, S]` and mask `[S, S]`, cropped as our reader does."""
     with Image.open(path) as photo:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
-from clipseg.measure.arrays import read_arrays
+from clipseg.measure.results import read_arrays
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
 from clipseg.measure.tables import monospaced
 
