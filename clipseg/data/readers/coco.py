@@ -65,14 +65,14 @@ def coco20i_training(
     negatives: float = 0.0,
     visual_support: bool = True,
 ) -> InstanceTasks:
-    """Training on the sixty classes that a fold does not hold out: every image and class it shows, once an epoch.
+    """Training on the sixty classes that a fold does not hold out: every image, whole, and class it shows, once an epoch.
 
     Args:
         root: as in `coco20i`.
         split: of the images.
         fold: 0 to 3, whose classes are left out.
-        seed: of order, crops, supports and negatives.
-        phrases_per_image: classes that share an image's crop and its pass through the backbone.
+        seed: of order, supports and negatives.
+        phrases_per_image: classes that share an image's pass through the backbone.
         negatives: how often a task gets a class its image does not show, and an empty mask (Tab. 6, COCO+N).
         visual_support: give each task another image of its class.
 
@@ -88,6 +88,7 @@ def coco20i_training(
         phrases_per_image=phrases_per_image,
         negatives=negatives,
         visual_support=visual_support,
+        crop=False,
     )
 
 

@@ -19,6 +19,7 @@ class InstanceTasks(PhraseTasks):
         phrases_per_image: tasks that share an image's crop and its pass through the backbone.
         negatives: how often a task gets a class its image does not show, and an empty mask.
         visual_support: give tasks a support sample of their class.
+        crop: take a random square crop, as on PhraseCut; else the whole image.
 
     Raises:
         ClipSegError: a setting that cannot be, or no tasks.
@@ -33,6 +34,7 @@ class InstanceTasks(PhraseTasks):
         phrases_per_image: int,
         negatives: float,
         visual_support: bool,
+        crop: bool = True,
     ) -> None:
         self._source = source
         images_by_class = source.images_by_class()
@@ -46,6 +48,7 @@ class InstanceTasks(PhraseTasks):
             images=np.array(image_ids, dtype=np.int64),
             task_rows=np.arange(len(names)),
             training=True,
+            crop=crop,
             seed=seed,
             phrases_per_image=phrases_per_image,
             negatives=negatives,
