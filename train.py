@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from clipseg.entry import launch, to_yaml
+from clipseg.entry import check_resumable, launch, to_yaml
 from clipseg.files import atomic_write, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
@@ -36,6 +36,9 @@ def train(config: TrainConfig) -> None:
         folder = Path(processes.broadcast(config.out))
         # Rank 0 alone looks: it alone writes there, and the others may be on machines that do not see its disk.
         state = processes.broadcast(find_resume(config.resume, folder) if processes.is_main else None)
+        if config.resume is not None and processes.is_main:
+            resumed = folder if config.resume == "auto" else Path(config.resume).parent.parent
+            check_resumable(config, resumed / "config.yaml")
         done = config.resume == "auto" and state is not None and finished(config, folder, state["step"])
         if processes.broadcast(done):
             if processes.is_main:

@@ -5,11 +5,13 @@ resumable; 130 ended by Ctrl-C at once; 141 ended since nobody reads what it pri
 mistake of ours.
 """
 
+import difflib
 import os
+import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,6 +159,12 @@ def launch(
     def compose() -> None:
         try:
             hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job)()
+        except HydraException as error:
+            unknown = re.match(r"Could not override '([^']+)'", str(error))
+            if unknown is None:
+                raise
+            known = _keys(OmegaConf.structured(schema))
+            raise ClipSegError(f"{unknown[1]}: no such key; {_nearest(unknown[1], known)}") from error
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
             if asked:
                 raise
@@ -213,9 +221,70 @@ def read_settings(config: DictConfig, schema: type[T]) -> T:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")
+    known = _keys(OmegaConf.structured(schema))
+    for key in sorted(_keys(config) - known):
+        raise ClipSegError(f"{key}: no such key; {_nearest(key, known)}")
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, schema)
     return settings
+
+
+def _keys(config: Any, prefix: str = "") -> set[str]:
+    """Every key of a config, with its dots."""
+    content: dict[str, Any] = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config  # type: ignore[assignment]
+    inner = {key: value for key, value in content.items() if isinstance(value, dict)}
+    return {f"{prefix}{key}" for key in content if key not in inner}.union(
+        *(_keys(value, f"{prefix}{key}.") for key, value in inner.items())
+    )
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, sorted(known), n=1)
+    return f"did you mean {close[0]}?" if close else "clipseg/run/settings.py lists all"
+
+
+# What may differ when a run goes on: none of it decides what is learned.
+RESUME_FREELY = FREE_KEYS | {
+    "data.worker_timeout",
+    "data.unreadable",
+    "debug",
+    "deterministic",
+    "evaluate_splits",
+    "evaluate_visual",
+    "intensity_tests",
+    "training.checkpoint_every",
+    "training.compile",
+    "training.log_every",
+    "training.validate_every",
+    "training.validation_images",
+}
+
+
+def check_resumable(settings: Any, path: Path) -> None:
+    """Check that a run, whose config lies at `path`, was asked for all that decides what `settings` ask to be learned.
+
+    Raises:
+        ClipSegError: the first key that differs, with both values; or more steps under a schedule that knew of fewer.
+    """
+    if not path.is_file():
+        return
+    ours, theirs = OmegaConf.structured(settings), OmegaConf.load(path)
+    remedy = "resume with what it was trained with, or choose another out="
+    for key in sorted(_keys(ours) - RESUME_FREELY):
+        asked, found = (
+            OmegaConf.to_container(part) if OmegaConf.is_config(part) else part
+            for part in (OmegaConf.select(ours, key), OmegaConf.select(theirs, key, default=_ABSENT))
+        )
+        if found is not _ABSENT and asked != found:
+            raise ClipSegError(f"{path}: this run has {key}={found}, not {asked}; {remedy}")
+    before, now = OmegaConf.select(theirs, "training.steps", default=None), OmegaConf.select(ours, "training.steps")
+    if before not in (None, now) and OmegaConf.select(ours, "training.lr") != OmegaConf.select(ours, "training.final_lr"):
+        raise ClipSegError(
+            f"{path}: this run has training.steps={before}, not {now}, and its learning rate falls over all of them; {remedy}"
+        )
+
+
+_ABSENT: Any = object()
 
 
 def to_yaml(settings: Any) -> str:

@@ -49,6 +49,33 @@ def read_image(source: ImageLike, *, name: str | None = None, exif: bool = True)
         return _from_pil(image, label, exif)
 
 
+def read_mask(source: ImageLike, *, exif: bool = True) -> Tensor:
+    """Decode a mask of any kind -> bool `[H, W]`, True on the object.
+
+    It holds two values, 0 and 1 or one on either side of the middle, or a single one: what holds more is a label map, a photo,
+    or a mask that lossy compression has blurred.
+
+    Raises:
+        ClipSegError: unreadable, or other values.
+    """
+    if isinstance(source, Tensor) and source.ndim == 2:
+        source = source.detach().cpu().numpy()
+    # `labels == 3` summed or cast comes as wide integers, which no image has.
+    if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and not ((source < 0) | (source > 255)).any():
+        source = source.astype(np.uint8)
+    name = str(source) if isinstance(source, (str, Path)) else "mask"
+    pixels = read_image(source, name=name, exif=exif)
+    values = pixels.amax(dim=0)
+    found = values.unique().tolist()
+    if len(found) > 2 or (len(found) == 2 and found[0] > 127) or 1 < found[-1] < 128:
+        some = ", ".join(map(str, found[:4])) + (" …" if len(found) > 4 else "")
+        raise ClipSegError(
+            f"{name}: its values are {some}; a mask holds 0 and 1, or 0 and 255, and no other value: of a label map pass "
+            "labels == 15, and save masks as PNG"
+        )
+    return values > (0 if found[-1] == 1 else 127)
+
+
 def open_pil(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
     """Open an image file without decoding its pixels (`.size` and `.mode` are there), as a context manager.
 

@@ -104,3 +104,11 @@ def _write_image(path: Path, image_id: int, *, height: int, width: int) -> list[
         )
     Image.fromarray(pixels).save(path, quality=95)
     return tasks
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Any:
+    """A model of the bundled CLIP's architecture with random weights, in evaluation mode; not to be changed."""
+    from clipseg.network.model import create_model
+
+    return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64).eval()

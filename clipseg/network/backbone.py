@@ -156,6 +156,10 @@ class CLIPBackbone(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """N strings -> int64 `[N, context_length]` on the backbone's device; a warning counts the texts that were cut."""
+        if isinstance(texts, str):
+            texts = [texts]
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise ClipSegError(f"texts of type {type(texts).__name__}; expected a list of strings, such as ['a dog', 'sky']")
         tokens = self.tokenizer(list(texts))
         encode = getattr(self.tokenizer, "encode", None)
         if encode is not None:

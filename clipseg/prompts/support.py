@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from clipseg.errors import ClipSegError
-from clipseg.image_io import ImageLike, read_image
+from clipseg.image_io import ImageLike, read_image, read_mask
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -27,7 +26,7 @@ class VisualPrompt:
 
         Args:
             image: path, bytes of a file, PIL image, array or tensor.
-            mask: the same kinds; bool, 0 and 1, 0 to 255, or float in [0, 1], the object being what is above half.
+            mask: the same kinds; bool, or 0 and 1, or 0 and 255 (`image_io.read_mask`).
 
         Raises:
             ClipSegError: one of them cannot be read, their sizes differ, or the mask is empty.
@@ -42,26 +41,6 @@ class VisualPrompt:
             raise ClipSegError(f"{_name(mask)}: empty; mark the object with 255 (or 1, or True)")
         object.__setattr__(self, "image", pixels)
         object.__setattr__(self, "mask", inside)
-
-
-def read_mask(source: ImageLike) -> Tensor:
-    """A mask of any kind -> bool `[H, W]`.
-
-    Raises:
-        ClipSegError: unreadable, or values that are neither 0 and 1 nor 0 to 255, as those of a label map.
-    """
-    if isinstance(source, Tensor) and source.ndim == 2:
-        source = source.detach().cpu().numpy()
-    # `labels == 3` summed or cast comes as wide integers, which no image has.
-    if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and not ((source < 0) | (source > 255)).any():
-        source = source.astype(np.uint8)
-    values = read_image(source, name=None if isinstance(source, (str, Path)) else "mask").amax(dim=0)
-    largest = int(values.max())
-    if 1 < largest < 128:
-        raise ClipSegError(
-            f"{_name(source)}: its largest value is {largest}; a mask holds 0 and 1 or 0 to 255 (of a label map, labels == 3)"
-        )
-    return values > (0 if largest == 1 else 127)
 
 
 def _name(source: ImageLike) -> str:

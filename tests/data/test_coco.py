@@ -113,7 +113,7 @@ def test_training_takes_the_other_folds_once_an_epoch(tmp_path):
         tasks = [task for sample in samples for task in sample.tasks]
         assert sorted(task.key for task in tasks) == ["train2014/12__bicycle", "train2014/40__car", "train2014/5__bicycle"]
         for sample in samples:
-            assert sample.image.shape == (3, 24, 24)
+            assert sample.image.shape[1:] == SIZE  # whole images: no crop
         for task in tasks:
             assert task.phrase not in coco20i_fold(0)
             assert (task.support is None) == (task.phrase == "car")  # the only one of its class

@@ -153,3 +153,10 @@ def test_many_prompts_are_decoded_in_parts(model, monkeypatch):
     whole = model.decode(acts, condition, index)
     monkeypatch.setattr(model_module, "PROMPTS_AT_ONCE", 3)
     torch.testing.assert_close(model.decode(acts, condition, index), whole)
+
+
+def test_a_bare_string_is_one_text(tiny_model):
+    assert torch.equal(tiny_model.encode_text("dog"), tiny_model.encode_text(["dog"]))
+    for wrong in (None, 3, [1, 2], {"dog": 1}):
+        with pytest.raises(ClipSegError, match="expected a list of strings"):
+            tiny_model.encode_text(wrong)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipseg.errors import ClipSegError
-from clipseg.prompts.support import Mix, VisualPrompt, read_mask
+from clipseg.image_io import read_mask
+from clipseg.prompts.support import Mix, VisualPrompt
 
 IMAGE = np.zeros((4, 6, 3), dtype=np.uint8)
 MASK = np.zeros((4, 6), dtype=bool)
@@ -62,7 +63,7 @@ def test_masks_from_files(tmp_path):
         (MASK[:3], "6x3 pixels, but its image has 6x4"),
         (MASK.T, "4x6 pixels"),
         (MASK & False, "mask: empty"),
-        (MASK.astype(np.uint8) * 17, "largest value is 17"),
+        (MASK.astype(np.uint8) * 17, "its values are 0, 17; a mask holds"),
         (MASK.astype(np.float32) * 7, "outside"),
         (MASK.astype(np.int64) * 1000, "int64"),
         (MASK.astype(np.int64) * -1, "int64"),
@@ -112,3 +113,18 @@ def test_whatever_the_bytes_a_prompt_or_our_error(data):
         return
     assert prompt.mask.any()
     assert prompt.image.shape[1:] == prompt.mask.shape
+
+
+@pytest.mark.parametrize("values", [[0, 15, 255], [0, 40], [140, 200], list(range(200))])
+def test_label_maps_and_photos_are_no_masks(values):
+    photo = np.zeros((16, 16, 3), dtype=np.uint8)
+    labels = np.resize(np.array(values, dtype=np.uint8), (16, 16))
+    with pytest.raises(ClipSegError, match=r"labels == 15"):
+        VisualPrompt(photo, labels)
+    assert VisualPrompt(photo, labels == values[-1]).mask.any()
+
+
+def test_a_photo_is_no_mask_of_itself():
+    photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    with pytest.raises(ClipSegError, match="a mask holds"):
+        VisualPrompt(photo, photo)

@@ -24,8 +24,11 @@ from clipseg.run.checkpoint import newest_whole
 pytestmark = pytest.mark.slow
 
 
+LEVEL = ["training.lr=1e-3", "training.final_lr=1e-3"]  # a rate that does not fall, so that a run may get more steps
+
+
 def train_here(call, root, *overrides):
-    return call(train, *SMALL_TRAINING, f"data.root={root}", "data.val_split=val", "out=run", *overrides)
+    return call(train, *SMALL_TRAINING, f"data.root={root}", "data.val_split=val", "out=run", *LEVEL, *overrides)
 
 
 def test_train_then_evaluate(call, phrasecut_root):
@@ -307,3 +310,50 @@ def test_a_photo_that_becomes_unreadable_is_left_out_by_key_and_counted(call, ph
     assert status == 0
     assert "8.jpg" in err
     assert json.loads(Path("again/metrics.json").read_text())["images_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["+trainig.steps=7"], "trainig.steps: no such key; did you mean training.steps?"),
+        (["++data.negative=0.5"], "data.negative: no such key; did you mean data.negatives?"),
+        (["trainig.steps=7"], "trainig.steps: no such key; did you mean training.steps?"),
+    ],
+)
+def test_a_typo_is_refused_however_it_is_spelt(call, tmp_path, arguments, named):
+    status, _, error = call(train, *SMALL_TRAINING, *arguments, f"out={tmp_path / 'run'}")
+    assert (status, error.count("\n")) == (2, 1)
+    assert named in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("training.lr=0.1", "training.lr=0.001, not 0.1"),
+        ("data.negatives=0.5", "data.negatives=0.0, not 0.5"),
+        ("model.head=refined", "model.head=plain, not refined"),
+        ("seed=3", "seed=0, not 3"),
+        ("training.steps=4", "training.steps=2, not 4, and its learning rate falls"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_was_trained_with(finished_run, call, change, named):
+    folder, arguments = finished_run
+    before = (folder / "provenance.json").read_bytes()
+    for resume in ("auto", folder / "checkpoints" / "last.pt"):
+        status, _, error = call(train, *arguments, change, f"out={folder}", f"resume={resume}")
+        assert (status, error.count("\n")) == (2, 1), error
+        assert named in error
+    assert (folder / "provenance.json").read_bytes() == before
+    status, out, error = call(train, *arguments, "training.log_every=2", f"out={folder}", "resume=auto")
+    assert (status, error) == (0, "")
+    assert "finished already" in out
+
+
+@pytest.fixture
+def finished_run(phrasecut_root, call, tmp_path):
+    head = ["model.head=plain"]
+    arguments = [*SMALL_TRAINING, *head, f"data.root={phrasecut_root(4)}", "data.val_split=val", "data.train_split=train"]
+    status, _, error = call(train, *arguments, f"out={tmp_path / 'run'}")
+    assert status == 0, error
+    return tmp_path / "run", arguments

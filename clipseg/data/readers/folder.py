@@ -18,7 +18,7 @@ from clipseg.data.layout import check_inside, wrong_layout
 from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
 from clipseg.data.rasterise import rasterise
 from clipseg.errors import ClipSegError
-from clipseg.image_io import read_image
+from clipseg.image_io import read_image, read_mask
 
 
 class FolderData(PhraseTasks):
@@ -87,7 +87,7 @@ class FolderData(PhraseTasks):
         where = f"{self._path}: line {self._numbers[row]}"
         if isinstance(target, list):
             return rasterise([polygon_points(polygon, where) for polygon in target], height, width)
-        mask = read_mask(self.root / target)
+        mask = read_mask(self.root / target, exif=False).byte().numpy()
         if mask.shape != (height, width):
             size = f"{mask.shape[1]}x{mask.shape[0]}"
             raise ClipSegError(f"{where}: mask {target} has {size} pixels, its image {width}x{height}; draw it at that size")
@@ -166,16 +166,3 @@ def _check_path(text: Any, root: Path, where: str) -> None:
         raise ClipSegError(f"{where} {text!r} is a symbolic link that leaves {root}; put the file itself there") from error
     if not (root / text).is_file():
         raise ClipSegError(f"{where} {text!r}: no such file in {root}")
-
-
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """A mask drawn with 0 and 1 or 0 and 255 -> uint8 `[H, W]` of 0 and 1; of softer edges what is above half is inside.
-
-    Raises:
-        ClipSegError: missing, damaged, or other values, as those of a label map.
-    """
-    values = read_image(path, exif=False).amax(dim=0)
-    largest = int(values.max())
-    if 1 < largest < 128:
-        raise ClipSegError(f"{path}: its largest value is {largest}; a mask holds 0 and 1, or 0 and 255")
-    return (values > (0 if largest == 1 else 127)).byte().numpy()

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from clipseg.data.layout import LAYOUTS, annotation_files, check_inside, find_layouts, voc_folder
-from clipseg.data.readers.folder import folder_splits, read_lines, read_mask
+from clipseg.data.readers.folder import folder_splits, read_lines
 from clipseg.data.readers.instances import InstanceTable, photo_path, read_instances
 from clipseg.data.readers.pascal import PascalSplit
 from clipseg.data.readers.segmentation import require_pycocotools
 from clipseg.data.upkeep.check_phrasecut import Finding, Report, check_phrasecut, photo_size
 from clipseg.errors import ClipSegError
+from clipseg.image_io import read_mask
 
 # Images of Pascal VOC 2012's segmentation lists; images and annotations of COCO and of LVIS v1. Source: the data sets.
 PASCAL_COUNTS = {"train": 1_464, "val": 1_449, "trainval": 2_913}
@@ -171,7 +172,7 @@ def _folder(root: Path, decode: bool) -> Iterator[Finding]:
 
 def _drawn_mask(path: Path, photo: tuple[int, int], where: str) -> Iterator[Finding]:
     try:
-        height, width = read_mask(path).shape
+        height, width = read_mask(path, exif=False).shape
     except ClipSegError as error:
         yield Finding("error", "unreadable", f"{where}: {error}")
         return
