@@ -40,7 +40,7 @@ ALL_VARIANTS: tuple[str, ...] = (*VARIANTS, *ATTENTION_VARIANTS)
 
 
 def choose_variants(choice: str) -> tuple[str, ...]:
-    """The variants that the study of Tab. 2 compares to the original: one by its name, or "all".
+    """Name the variants that the study compares to the original: one by its name, or "all", the rows of Tab. 2.
 
     Raises:
         ClipSegError: there is no such variant.
@@ -48,4 +48,5 @@ def choose_variants(choice: str) -> tuple[str, ...]:
     names = tuple(name for name in ALL_VARIANTS if name != ORIGINAL)
     if choice not in ("all", *names):
         raise ClipSegError(f"variant={choice!r} is unknown; expected all or one of {', '.join(names)}")
-    return names if choice == "all" else (choice,)
+    rows = tuple(name for name in names if not name.startswith("highlight"))
+    return rows if choice == "all" else (choice,)
