@@ -5,9 +5,10 @@ beside the paper's.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -46,17 +47,43 @@ def evaluate(config: EvaluateConfig) -> None:
             )
         origin = provenance(asdict(config), str(device))
         origin |= {"benchmark": config.benchmark, "split": config.split, "experiment": experiment}
+        folder = Path(processes.broadcast(config.out))
+        if processes.is_main and not config.overwrite:
+            check_out(folder, origin)
         job = Job(
             config=config,
             model=model,
             root=data_root(root, BENCHMARKS[config.benchmark].layout),
-            folder=Path(processes.broadcast(config.out)),
+            folder=folder,
             origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
             processes=processes,
         )
         find(BENCHMARKS[config.benchmark].run)(job)
         if processes.is_main:
             print(f"report: {job.folder / 'report.html'}")
+
+
+def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Check that a folder is empty, or holds an earlier answer to the same question.
+
+    Raises:
+        ClipSegError: a training run, results of another checkpoint, benchmark or split, or something else lies there.
+    """
+    remedy = "choose another out=, or add overwrite=true"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
+        raise ClipSegError(f"out={folder} holds a training run; {remedy}")
+    there = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
+    if not isinstance(there, dict):
+        raise ClipSegError(f"out={folder} holds something else than an evaluation; {remedy}")
+    for name, ours, theirs in (
+        ("benchmark", origin["benchmark"], there.get("benchmark")),
+        ("split", origin["split"], there.get("split")),
+        ("checkpoint", origin["config"]["checkpoint"], (there.get("config") or {}).get("checkpoint")),
+    ):
+        if ours != theirs:
+            raise ClipSegError(f"out={folder} holds results of {name}={theirs}, not {ours}; {remedy}")
 
 
 class TrainingRun(NamedTuple):

@@ -5,13 +5,14 @@ One process or many (`torchrun --nproc_per_node=N train.py …`), one output fol
 With `resume=auto` a run goes on where it stopped, and one that is finished is left alone.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipseg.entry import check_resumable, launch, to_yaml
-from clipseg.files import atomic_write, remove_leftovers, write_json
+from clipseg.files import atomic_write, locked, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
 from clipseg.network.model import create_model
 from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
@@ -32,13 +33,19 @@ def train(config: TrainConfig) -> None:
     """Build what the config names, train it, and evaluate it on `evaluate_splits`."""
     set_deterministic(config.deterministic)
     device = choose_device(config.device)
-    with started(device) as processes, stoppable(f"go on with resume=auto out={config.out}") as interruption:
+    with (
+        started(device) as processes,
+        stoppable(f"go on with resume=auto out={config.out}") as interruption,
+        contextlib.ExitStack() as held,
+    ):
         folder = Path(processes.broadcast(config.out))
+        if processes.is_main:
+            held.enter_context(locked(folder))
         # Rank 0 alone looks: it alone writes there, and the others may be on machines that do not see its disk.
         state = processes.broadcast(find_resume(config.resume, folder) if processes.is_main else None)
         if config.resume is not None and processes.is_main:
-            resumed = folder if config.resume == "auto" else Path(config.resume).parent.parent
-            check_resumable(config, resumed / "config.yaml")
+            given = folder if config.resume == "auto" else Path(config.resume)
+            check_resumable(config, (given if given.is_dir() else given.parent.parent) / "config.yaml")
         done = config.resume == "auto" and state is not None and finished(config, folder, state["step"])
         if processes.broadcast(done):
             if processes.is_main:

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from clipseg.errors import ClipSegError, Stopped, one_line
-from clipseg.files import DISK_ERRORS
+from clipseg.files import DISK_ERRORS, remedy
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def guarded(main: Callable[[], Any]) -> int:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        return _fail(f"{error.filename or 'output'}: {error.strerror}; free the space or choose another folder")
+        return _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy(error)}")
 
 
 def _is_output_closed() -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -11,9 +12,15 @@ from typing import IO, Any
 
 from clipseg.errors import ClipSegError
 
-# The disk is full, at a limit or damaged; the place is read-only, or held by something else.
-DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS))
-DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# Besides: the disk is damaged or gone; the place is read-only, held by something else, or cannot be.
+DISK_ERRORS = FULL | {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
+DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def remedy(error: OSError) -> str:
+    """What helps against an error of the disk."""
+    return "free the space or choose another folder" if error.errno in FULL else "choose another path"
 
 
 @contextlib.contextmanager
@@ -28,7 +35,7 @@ def naming_disk_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise ClipSegError(f"{path}: cannot be written ({error.strerror}); free the space or choose another folder") from error
+        raise ClipSegError(f"{path}: cannot be written ({error.strerror}); {remedy(error)}") from error
 
 
 @contextlib.contextmanager
@@ -76,6 +83,28 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, against other processes; the lock ends with this process, however that ends.
+
+    Raises:
+        ClipSegError: another process holds it, or it cannot be made.
+    """
+    with naming_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ClipSegError(f"{folder}: another run writes there now; wait for it, or choose another out=") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -67,7 +67,7 @@ def find_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
         ClipSegError: a path that does not hold a checkpoint; or `folder` holds a run and nobody said what to do with it.
     """
     if resume is None:
-        if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("*.pt")):
+        if any((folder / "checkpoints").glob("*.pt")) or (folder / "config.yaml").exists():
             raise ClipSegError(f"out={folder} already holds a run: go on with it (resume=auto) or choose another folder")
         return None
     if resume == "auto":

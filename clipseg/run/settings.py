@@ -5,6 +5,7 @@ The entry points hand these dataclasses to Hydra as the schema, so an unknown ke
 
 import functools
 import math
+import os
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class LoaderSettings:
 
     def __post_init__(self) -> None:
         _at_least("data.workers", self.workers, 0)
+        if self.workers > (most := 8 * (os.cpu_count() or 1) + 8):
+            raise ClipSegError(f"data.workers={self.workers} must be at most {most} on this machine")
         _at_least("data.worker_timeout", self.worker_timeout, 1)
         _one_of("data.unreadable", self.unreadable, ("stop", "leave_out"))
 
@@ -205,11 +208,7 @@ class MaskKeys:
 
 @dataclass
 class FoldKeys:
-    """The benchmarks on classes that were held out.
-
-    Attributes:
-        fold: of Pascal-5i or COCO-20i, 0 to 3.
-    """
+    """The benchmarks on classes that were held out by the fold 0 to 3 of Pascal-5i or COCO-20i."""
 
     fold: int | None = None
 
@@ -247,6 +246,7 @@ class EvaluateConfig:
     seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
     out: str = MISSING
+    overwrite: bool = False  # write into a folder that holds something else
 
     def __post_init__(self) -> None:
         _probability("threshold", self.threshold)

@@ -18,6 +18,7 @@ import evaluate
 import train
 from clipseg.entry import guarded
 from clipseg.errors import ClipSegError
+from clipseg.files import locked
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import newest_whole
 
@@ -357,3 +358,54 @@ def finished_run(phrasecut_root, call, tmp_path):
     status, _, error = call(train, *arguments, f"out={tmp_path / 'run'}")
     assert status == 0, error
     return tmp_path / "run", arguments
+
+
+def test_an_evaluation_does_not_write_over_anything_else(finished_run, call, tmp_path):
+    run, arguments = finished_run
+    root = next(argument for argument in arguments if argument.startswith("data.root="))
+    before = (run / "provenance.json").read_bytes()
+    common = [f"checkpoint={run}", root, "data.workers=0"]
+
+    def refused(named, *extra):
+        status, _, error = call(evaluate, *common, *extra)
+        assert (status, error.count("\n")) == (2, 1), error
+        assert named in error
+
+    refused("holds a training run; choose another out=, or add overwrite=true", f"out={run}")
+    assert (run / "provenance.json").read_bytes() == before
+    out = f"out={tmp_path / 'e'}"
+    assert call(evaluate, *common, "split=val", out)[0] == 0
+    refused("holds results of split=val, not test", "split=test", out)
+    assert call(evaluate, *common, "split=val", out)[0] == 0
+    assert call(evaluate, *common, "split=test", out, "overwrite=true")[0] == 0
+
+
+def test_a_run_without_its_checkpoints_is_not_trained_over(finished_run, call):
+    run, arguments = finished_run
+    shutil.rmtree(run / "checkpoints")
+    status, _, error = call(train, *arguments, f"out={run}")
+    assert status == 2
+    assert "already holds a run" in error
+
+
+def test_a_folder_has_one_run_at_a_time(finished_run, call):
+    run, arguments = finished_run
+    with locked(run):
+        status, _, error = call(train, *arguments, f"out={run}", "resume=auto")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "another run writes there now" in error
+    assert call(train, *arguments, f"out={run}", "resume=auto")[0] == 0
+
+
+def test_too_many_workers_are_refused(call):
+    status, _, error = call(train, "data.workers=9999", "out=run")
+    assert status == 2
+    assert "data.workers=9999 must be at most" in error
+
+
+def test_an_impossible_folder_is_one_line(call, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for folder in (tmp_path / "loop" / "x", tmp_path / ("n" * 300), "/proc/nothing/x"):
+        status, _, error = call(train, *SMALL_TRAINING, f"data.root={tmp_path}", f"out={folder}")
+        assert (status, error.count("\n")) == (2, 1), error
+        assert "choose another path" in error
