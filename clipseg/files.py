@@ -85,6 +85,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+_locks: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """In a process that was forked: a worker that outlives a killed run must not keep its folder."""
+    for handle in _locks:
+        os.close(handle)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made where it is missing, against other processes; the lock ends with this process, however that ends.
@@ -95,6 +108,7 @@ def locked(folder: Path) -> Iterator[None]:
     with naming_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
+    _locks.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +118,9 @@ def locked(folder: Path) -> Iterator[None]:
             pass
         yield
     finally:
-        os.close(handle)
+        if handle in _locks:
+            _locks.remove(handle)
+            os.close(handle)
 
 
 def remove_leftovers(folder: str | Path) -> None:
