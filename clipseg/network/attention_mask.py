@@ -11,7 +11,7 @@ from clipseg.errors import ClipSegError
 
 LAYERS = ("last", "all")
 ROWS = ("cls", "all")
-HOW = ("scores_times_mask", "minus_infinity")
+HOW = ("mixed_up", "scores_times_mask", "minus_infinity")
 
 
 def check_masking(layers: str, rows: str, how: str) -> None:
@@ -22,7 +22,7 @@ def check_masking(layers: str, rows: str, how: str) -> None:
 
 
 def visible_tokens(images: Tensor, masks: Tensor, patch_size: int) -> Tensor:
-    """Which tokens an object's mask leaves visible: the class token, and each patch with at least one pixel of the object.
+    """Which tokens an object's mask leaves visible: the class token, and those of the mask resampled nearest to the token grid.
 
     Args:
         images: `[B, 3, H, W]`; P divides H and W.
@@ -34,27 +34,35 @@ def visible_tokens(images: Tensor, masks: Tensor, patch_size: int) -> Tensor:
     """
     if masks.shape != (len(images), *images.shape[2:]):
         raise ClipSegError(f"images {tuple(images.shape)} and masks {tuple(masks.shape)}; expected [B, 3, H, W] and [B, H, W]")
-    patches = F.max_pool2d(masks.bool().float()[:, None], patch_size).flatten(1) > 0
+    grid = (masks.shape[1] // patch_size, masks.shape[2] // patch_size)
+    patches = F.interpolate(masks[:, None].bool().byte(), size=grid, mode="nearest").flatten(1).bool()
     return torch.cat([patches.new_ones(len(patches), 1), patches], dim=1)
 
 
 def masked_attention(queries: Tensor, keys: Tensor, values: Tensor, *, visible: Tensor, rows: str, how: str) -> Tensor:
-    """Scaled dot-product attention in which some rows see visible tokens only.
+    """Scaled dot-product attention in which some rows see visible tokens only (docs/paper.md, Sec. 3).
 
     Args:
         queries, keys, values: float `[B, heads, T, C / heads]`.
-        visible: bool `[B, T]`, the same for all heads of an image.
+        visible: bool `[B, T]`, True for the first token.
         rows: "cls", the first token's row alone, or "all".
-        how: "scores_times_mask" multiplies the scores by the mask, as released: a hidden token's score is 0, which is no small
-            one. "minus_infinity" gives hidden tokens no attention at all, as the paper describes it.
+        how: "scores_times_mask" multiplies the scores by the mask: a hidden token's score is 0, which is no small one; with all
+            rows the first token's stays as it is. "mixed_up" does the same, with the masks in another order than the scores,
+            as released: score matrix n, of sample n // heads, takes the mask of sample n mod B. "minus_infinity" gives hidden
+            tokens no attention at all, in the first token's row too, as the paper describes it.
 
     Returns:
         float `[B, heads, T, C / heads]`.
     """
     scores = queries @ keys.transpose(-2, -1) / queries.shape[-1] ** 0.5
+    batch, heads, tokens, _ = scores.shape
     hidden = ~visible[:, None, None, :]
+    if how == "mixed_up":
+        hidden = hidden[torch.arange(batch * heads, device=hidden.device) % batch].view(batch, heads, 1, tokens)
+    is_cls = (torch.arange(tokens, device=scores.device) == 0)[:, None]
     if rows == "cls":
-        is_cls = torch.arange(scores.shape[2], device=scores.device) == 0
-        hidden = hidden & is_cls[:, None]
-    scores = scores.masked_fill(hidden, 0.0 if how == "scores_times_mask" else float("-inf"))
+        hidden = hidden & is_cls
+    elif how != "minus_infinity":
+        hidden = hidden & ~is_cls
+    scores = scores.masked_fill(hidden, float("-inf") if how == "minus_infinity" else 0.0)
     return scores.softmax(dim=-1) @ values

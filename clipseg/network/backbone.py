@@ -101,14 +101,15 @@ class CLIPBackbone(nn.Module):
     ) -> Tensor:
         """As `encode_image`, with the attention to patches outside an object's mask held back ("CLIP mask" of Tab. 2).
 
-        A patch belongs to the object when at least one of its pixels does; the class token is always seen.
+        The mask comes to the token grid by nearest resampling; the class token is always seen.
 
         Args:
             images: float `[N, 3, H, W]`, normalised.
             masks: `[N, H, W]`, bool or 0 and 1.
             layers: "last" (layer 11 of ViT-B/16) or "all".
             rows: whose attention is held back: "cls", the class token's alone, or "all" tokens'.
-            how: "scores_times_mask", as released, or "minus_infinity", as described (`attention_mask.masked_attention`).
+            how: "mixed_up", as released, where images get one another's masks; "scores_times_mask", the same with their own; or
+                "minus_infinity", as described (`attention_mask.masked_attention`).
         """
         check_masking(layers, rows, how)
         blocks = self.clip.visual.transformer.resblocks

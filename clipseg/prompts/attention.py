@@ -1,7 +1,8 @@
 """The variants of Tab. 2 that leave the picture as it is and hold CLIP's attention to the object instead, as plain data.
 
-Named as the rows of the table, in the form that was released (which the published figures come from), and again with
-`_minus_infinity`: as the paper describes it.
+Named as the rows of the table, in the form that was released (which the published figures come from), where the images of a
+batch get one another's masks; with `_scores_times_mask`, the same with their own; and with `_minus_infinity`, as the paper
+describes it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ class AttentionMasking:
     Attributes:
         layers: "last" (layer 11 of ViT-B/16) or "all".
         rows: the attention of the class token alone ("cls"), or of "all" tokens.
-        how: "scores_times_mask" sets the scores of hidden patches to 0; "minus_infinity" takes all attention from them.
+        how: "scores_times_mask" sets the scores of hidden patches to 0; "mixed_up" does so by the masks of other images of the
+            batch; "minus_infinity" takes all attention from hidden patches.
     """
 
     layers: str
@@ -32,8 +34,10 @@ _ROWS_OF_TABLE = {
     "clip_mask_tokens_all": ("all", "all"),
 }
 ATTENTION_VARIANTS: Mapping[str, AttentionMasking] = {
-    name: AttentionMasking(*choice, "scores_times_mask") for name, choice in _ROWS_OF_TABLE.items()
-} | {f"{name}_minus_infinity": AttentionMasking(*choice, "minus_infinity") for name, choice in _ROWS_OF_TABLE.items()}
+    f"{name}{suffix}": AttentionMasking(*choice, how)
+    for suffix, how in (("", "mixed_up"), ("_scores_times_mask", "scores_times_mask"), ("_minus_infinity", "minus_infinity"))
+    for name, choice in _ROWS_OF_TABLE.items()
+}
 
 ORIGINAL = "original"  # the image as it is, to which all others are compared
 ALL_VARIANTS: tuple[str, ...] = (*VARIANTS, *ATTENTION_VARIANTS)
