@@ -97,7 +97,7 @@ def _variants(study: PromptDeltas) -> list[Row]:
         of_images = np.bincount(image_of, weights=deltas) / objects
         interval = cluster_bootstrap(deltas, study.image_key, seed=0)
         row = Row(
-            label=variant.replace("_minus_infinity", ", −∞"),
+            label=variant.replace("_minus_infinity", ", −∞").replace("_scores_times_mask", ", own masks"),
             ours=(float(deltas.mean()),),
             paper=PAPER.get(variant),
             difference=float(deltas.mean()),

@@ -13,7 +13,7 @@ from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, normalise, resize_image, resize_object
-from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS
+from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.run.settings import PromptSettings
@@ -37,6 +37,12 @@ class Conditioner:
         if settings.visual_prompt not in ALL_VARIANTS:
             raise ClipSegError(
                 f"prompt.visual_prompt={settings.visual_prompt!r} unknown; expected one of {', '.join(ALL_VARIANTS)}"
+            )
+        masking = ATTENTION_VARIANTS.get(settings.visual_prompt)
+        if masking is not None and masking.how == "mixed_up":
+            raise ClipSegError(
+                f"prompt.visual_prompt={settings.visual_prompt} gives images one another's masks, as released for Tab. 2; "
+                f"choose {settings.visual_prompt}_scores_times_mask or {settings.visual_prompt}_minus_infinity"
             )
         self.variant = settings.visual_prompt
         self.least, self.most = settings.text_weight
@@ -100,7 +106,9 @@ class TextCache:
         return torch.stack(found)
 
 
-def embed_prompt_images(backbone: CLIPBackbone, images: Tensor, masks: Tensor, variant: str) -> Tensor:
+def embed_prompt_images(
+    backbone: CLIPBackbone, images: Tensor, masks: Tensor, variant: str, *, size: int | None = None
+) -> Tensor:
     """CLIP's embeddings of objects.
 
     Args:
@@ -108,11 +116,14 @@ def embed_prompt_images(backbone: CLIPBackbone, images: Tensor, masks: Tensor, v
         images: float `[N, 3, H, W]` in [0, 1], not yet normalised.
         masks: `[N, H, W]`, bool or 0 and 1; none empty.
         variant: one of `prompts.attention.ALL_VARIANTS`.
+        size: side of the image that CLIP sees, in pixels, by default the images' own.
 
     Returns:
         float `[N, E]`, not normalised.
     """
     masking = ATTENTION_VARIANTS.get(variant)
+    pixels = VARIANTS[variant if masking is None else ORIGINAL]
+    shown, masks = engineer(images, masks, pixels, normalise=normalise, size=size)
     if masking is None:
-        return backbone.encode_image(engineer(images, masks, VARIANTS[variant], normalise=normalise)[0])
-    return backbone.encode_masked_image(normalise(images), masks, layers=masking.layers, rows=masking.rows, how=masking.how)
+        return backbone.encode_image(shown)
+    return backbone.encode_masked_image(shown, masks, layers=masking.layers, rows=masking.rows, how=masking.how)

@@ -56,11 +56,9 @@ def literal_embedding(number, images, masks, *, layers, rows, how):
                 scores = []
                 for column in range(len(x)):
                     score = float(q[row, part] @ k[column, part]) / math.sqrt(8)
-                    if how == "minus_infinity":
-                        is_hidden = rows == "all" or row == 0
-                    else:
-                        is_hidden = (row == 0) == (rows == "cls")
-                    if is_masked and not seen[column] and is_hidden:
+                    # Multiplied, all rows are all but the class token's.
+                    rows_of_mask = {"cls": row == 0, "all": row > 0 or how == "minus_infinity"}
+                    if is_masked and not seen[column] and rows_of_mask[rows]:
                         score = -math.inf if how == "minus_infinity" else score * 0
                     scores.append(score)
                 total = sum(math.exp(score) for score in scores)

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from clipseg.data.layout import annotation_files
 from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.sampling import shard
 from clipseg.network.attention_mask import visible_tokens
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import MEAN, STD, normalise, resize_image, resize_object
@@ -37,7 +36,8 @@ from clipseg.studies.visual_prompts.page import Picture, Sheet, write_prompt_rep
 from clipseg.studies.visual_prompts.settings import VisualPromptKeys
 
 TEMPLATE = "a photo of a {}"
-BATCH = 32  # objects
+BATCH = 32  # objects, as released: with masks that are mixed up in it, it decides the figures
+SIDE = 352  # at which objects are engineered, in pixels
 SHEETS = 6  # objects shown in the report
 
 
@@ -63,15 +63,20 @@ class PromptStudy:
         backbone: the CLIP that is studied.
         source: images with named objects.
         variants: of `prompts.attention.ALL_VARIANTS`.
-        image_size: to whose square images are squashed; None for the CLIP's native size, 224 for the paper's.
+        image_size: side of what CLIP sees, in pixels. None, as released: its native size, 224 for the paper's, but `SIDE` for
+            attention masks.
+
+    Objects are engineered at `SIDE`, or the nearest side that the patch size divides, then resampled.
     """
 
     def __init__(self, backbone: CLIPBackbone, source: ObjectSource, *, variants: Sequence[str], image_size: int | None = None):
         self.backbone = backbone
         self.source = source
         self.variants = tuple(variants)
-        height, width = backbone.clip.visual.image_size
-        self.size = (height, width) if image_size is None else (image_size, image_size)
+        self.patch_size: int = backbone.clip.visual.patch_size[0]  # not that of an image tower beside it
+        self.side = self.patch_size * round(SIDE / self.patch_size)
+        self.size: int = backbone.clip.visual.image_size[0] if image_size is None else image_size
+        self.masked_size = self.side if image_size is None else image_size
         self._texts: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -85,6 +90,8 @@ class PromptStudy:
     ) -> PromptDeltas:
         """Measure every object once; on every process the results of all.
 
+        All processes read all objects, so that the batches do not depend on their number.
+
         Args:
             provenance: what the results shall say of their origin; images left out are added.
             processes: who shares the work.
@@ -92,11 +99,12 @@ class PromptStudy:
             progress: show a progress bar.
         """
         began = time.perf_counter()
-        items = list(shard(len(self.source), processes.rank, processes.world_size))
+        items = range(len(self.source))
         shown = tqdm(items, unit="image", disable=None if progress and processes.is_main else True, leave=False)
         left_out: list[str] = []
         objects = (thing for things in read_each(self.source, shown, reading=reading, left_out=left_out) for thing in things)
-        rows = processes.gather_lists([row for batch in _batches(objects, BATCH) for row in self._measure(batch)])
+        own = islice(_batches(objects, BATCH), processes.rank, None, processes.world_size)
+        rows = processes.gather_lists([row for batch in own for row in self._measure(batch)])
         keys, image_keys, names, choices, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
         return PromptDeltas(
             key=np.array(keys),
@@ -107,13 +115,18 @@ class PromptStudy:
             variants=self.variants,
             engineered=np.array([row[1:] for row in probabilities]),
             seconds=max(processes.gather(time.perf_counter() - began)),
-            provenance=with_left_out(provenance, processes.gather_lists(left_out)),
+            provenance=with_left_out(provenance, left_out),
         )
 
     def _measure(self, objects: Sequence[NamedObject]) -> Iterator[tuple[str, str, str, int, list[float]]]:
         """For each object key, image, name, number of names, and its name's probability: as it is, then by variant."""
         images, masks = self._prepare(objects)
-        embeddings = [embed_prompt_images(self.backbone, images, masks, name) for name in (ORIGINAL, *self.variants)]
+        embeddings = [
+            embed_prompt_images(
+                self.backbone, images, masks, name, size=self.masked_size if name in ATTENTION_VARIANTS else self.size
+            )
+            for name in (ORIGINAL, *self.variants)
+        ]
         embedded = F.normalize(torch.stack(embeddings, dim=1).float(), dim=-1)
         scale = self.backbone.clip.logit_scale.float().exp()
         for thing, shown in zip(objects, embedded, strict=True):
@@ -122,10 +135,11 @@ class PromptStudy:
             yield thing.key, thing.image_key, thing.name, len(thing.names), probability.tolist()
 
     def _prepare(self, objects: Sequence[NamedObject]) -> tuple[Tensor, Tensor]:
-        """Float images in [0, 1] `[N, 3, H, W]` and masks `[N, H, W]` of one size, on the backbone's device."""
+        """Float images in [0, 1] `[N, 3, S, S]` and masks `[N, S, S]` of the size they are engineered at, on the device."""
         device = self.backbone.clip.visual.conv1.weight.device
-        images = torch.stack([resize_image(thing.image.to(device), self.size) for thing in objects])
-        return images, torch.stack([resize_object(thing.mask.to(device), self.size) for thing in objects])
+        images = torch.stack([resize_image(thing.image.to(device), (self.side, self.side)) for thing in objects])
+        masks = torch.stack([resize_object(thing.mask.to(device), (self.side, self.side)) for thing in objects])
+        return images, masks
 
     def _names(self, names: Sequence[str]) -> Tensor:
         """CLIP's unit embeddings `[K, E]` of names in the template; each name is embedded once."""
@@ -152,13 +166,15 @@ class PromptStudy:
         images, masks = self._prepare([thing])
         pixels = [name for name in (ORIGINAL, *self.variants) if name in VARIANTS]
         pictures = [
-            Picture((name,), _pixels(engineer(images, masks, VARIANTS[name], normalise=normalise)[0])) for name in pixels
+            Picture((name,), _pixels(engineer(images, masks, VARIANTS[name], normalise=normalise, size=self.size)[0]))
+            for name in pixels
         ]
         masking = tuple(name for name in self.variants if name in ATTENTION_VARIANTS)
         if masking:
-            patch = self.backbone.clip.visual.patch_size[0]  # not that of an image tower beside it
-            seen = visible_tokens(images, masks, patch)[:, 1:].unflatten(1, (self.size[0] // patch, self.size[1] // patch))
-            seen = seen.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
+            small = engineer(images, masks, VARIANTS[ORIGINAL], normalise=normalise, size=self.masked_size)
+            grid = self.masked_size // self.patch_size
+            seen = visible_tokens(*small, self.patch_size)[:, 1:].byte().view(1, 1, grid, grid)
+            seen = F.interpolate(seen, size=images.shape[-2:], mode="nearest")[:, 0]
             pictures.append(Picture(masking, _pixels(normalise(darken_background(images, seen, intensity=0.2)))))
         return pictures
 

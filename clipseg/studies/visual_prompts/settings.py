@@ -11,7 +11,8 @@ class VisualPromptKeys:
 
     Attributes:
         variant: what is compared to the original, a name as in prompt.visual_prompt, or all.
-        image_size: at which CLIP sees the objects, in pixels; null: its native one, 224 for the paper's.
+        image_size: at which CLIP sees the objects, in pixels; null, as released: its native one, 224 for the paper's, and 352
+            for attention masks.
     """
 
     variant: str = "all"

@@ -21,11 +21,12 @@ from clipseg.errors import ClipSegError
 from clipseg.network.model import create_model
 from clipseg.network.preprocess import normalise, resize_image, resize_object
 from clipseg.network.vit_tower import ViTBackbone
-from clipseg.prompts.attention import ALL_VARIANTS, choose_variants
+from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, choose_variants
 from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.run.conditioning import Conditioner, embed_prompt_images
 from clipseg.run.distributed import Processes
 from clipseg.run.settings import EvaluationData, PromptSettings, evaluate_schema
+from clipseg.studies.visual_prompts import run as study_run
 from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
 
@@ -53,18 +54,20 @@ def run(model, root, **options):
 
 
 def test_probabilities_are_those_of_a_slow_loop(model, root):
-    results = run(model, root, variants=("crop", "clip_mask_cls_all"))
+    results = run(model, root, variants=("crop", "clip_mask_cls_all_scores_times_mask"))
     source = source_of(root)
     objects = {thing.key: thing for item in range(len(source)) for thing in source[item]}
     assert set(results.key.tolist()) == objects.keys()
     scale = float(model.backbone.clip.logit_scale.exp())
     for row in range(0, len(results), 3):
         thing = objects[str(results.key[row])]
-        image, mask = resize_image(thing.image, (112, 112))[None], resize_object(thing.mask, (112, 112))[None]
+        image, mask = resize_image(thing.image, (352, 352))[None], resize_object(thing.mask, (352, 352))[None]
+        native = model.backbone.clip.visual.image_size[0]
+        smaller = torch.nn.functional.interpolate(normalise(image), size=native, mode="bilinear")
         shown = {
-            "original": model.encode_image(normalise(image)),
-            "crop": model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise)[0]),
-            "clip_mask_cls_all": model.backbone.encode_masked_image(
+            "original": model.encode_image(smaller),
+            "crop": model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise, size=native)[0]),
+            "clip_mask_cls_all_scores_times_mask": model.backbone.encode_masked_image(
                 normalise(image), mask, layers="all", rows="cls", how="scores_times_mask"
             ),
         }
@@ -94,12 +97,15 @@ def test_what_shows_an_object_raises_its_name_s_probability(model, root):
     assert np.abs(results.deltas[:, 2]).max() < 1e-3
 
 
-def test_shards_are_the_whole(model, root):
+@pytest.mark.parametrize("variant", ["blur", "clip_mask_cls_all"])
+def test_shards_are_the_whole(model, root, monkeypatch, variant):
+    monkeypatch.setattr(study_run, "BATCH", 8)
+
     class Half(Processes):
         def gather(self, value):
             return [value]
 
-    study = PromptStudy(model.backbone, source_of(root), variants=("blur",))
+    study = PromptStudy(model.backbone, source_of(root), variants=(variant,))
     whole = study.run(provenance={}, processes=Processes())
     halves = [study.run(provenance={}, processes=Half(rank, 2)) for rank in range(2)]
     assert sorted([*halves[0].key, *halves[1].key]) == whole.key.tolist()
@@ -119,7 +125,7 @@ def test_the_door_writes_figures_and_a_page(model, root, monkeypatch, tmp_path, 
     metrics = json.loads(Path("here/metrics.json").read_text())
     results = PromptDeltas.load("here")
     assert results.variants == choose_variants("all")
-    assert len(results.variants) == 18
+    assert len(results.variants) == 21
     for variant in results.variants:
         assert metrics[f"delta/{variant}"] == pytest.approx(results.deltas.mean(axis=0)[results.variants.index(variant)])
         assert variant in printed.out
@@ -165,11 +171,14 @@ def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(mod
 
 def test_every_row_of_the_table_is_a_variant():
     assert PAPER.keys() <= set(ALL_VARIANTS)
-    assert len(choose_variants("all")) == 18
+    assert len(choose_variants("all")) == 21
     assert choose_variants("blur") == ("blur",)
 
 
-@pytest.mark.parametrize("variant", ALL_VARIANTS)
+MIXED_UP = [name for name in ATTENTION_VARIANTS if ATTENTION_VARIANTS[name].how == "mixed_up"]
+
+
+@pytest.mark.parametrize("variant", [name for name in ALL_VARIANTS if name not in MIXED_UP])
 def test_every_variant_is_a_choice_of_training(model, variant):
     condition = Conditioner(PromptSettings(visual_prompt=variant))
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -179,6 +188,12 @@ def test_every_variant_is_a_choice_of_training(model, variant):
     images, masks = resize_image(image, (112, 112))[None], resize_object(mask, (112, 112))[None]
     assert torch.equal(found, embed_prompt_images(model.backbone, images, masks, variant))
     assert torch.equal(found, model.encode_image(normalise(images))) == (variant == "original")
+
+
+@pytest.mark.parametrize("variant", MIXED_UP)
+def test_masks_are_mixed_up_in_the_study_alone(variant):
+    with pytest.raises(ClipSegError, match=f"one another's masks.*; choose {variant}_scores_times_mask or"):
+        Conditioner(PromptSettings(visual_prompt=variant))
 
 
 def test_an_unknown_variant_of_training_is_refused():
