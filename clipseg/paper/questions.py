@@ -68,7 +68,9 @@ def _models() -> Iterator[tuple[str, list[Question]]]:
 def _held_out() -> Iterator[tuple[str, list[Question]]]:
     """Tab. 4's neighbours: seen and unseen classes of CLIPSeg, and of ViTSeg, which does without CLIP's image tower."""
     printed = {
-        (key, split): next(row.values[f"miou_{kind}"] for row in ROWS if row.experiment == f"zeroshot_unseen10_{name}")
+        (key, split): next(
+            row.values[f"miou_{kind}_as_scored"] for row in ROWS if row.experiment == f"zeroshot_unseen10_{name}"
+        )
         for key, name in ((FULL, "clipseg"), (NO_PRETRAINING, "vitseg"))
         for split, kind in (("test", "seen"), ("unseen", "unseen"))
     }

@@ -28,8 +28,8 @@ _TITLES = {
     "iou_fg": "IoU_FG",
     "iou_bin": "IoU_BIN",
     "ap": "AP",
-    "miou_seen": "mIoU seen",
-    "miou_unseen": "mIoU unseen",
+    "miou_seen_as_scored": "mIoU seen, as scored",
+    "miou_unseen_as_scored": "mIoU unseen, as scored",
 }
 _BENCHMARKS = {
     "phrasecut": "text",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the reports are made from counts alone, without torch
     from torch import Tensor
 
 BACKGROUND_FACTOR = 3.0
+_LOWERED = np.float32(10)  # what is taken from all: changes no order, but rounds to ties
 IGNORED = 255
 
 
@@ -29,13 +30,14 @@ def predict_with_prompt(
         background_factor: what the background's probability is multiplied by.
 
     Returns:
-        uint8 `[H, W]`: 0 background, 1 to C; of equals the first.
+        uint8 `[H, W]`: 0 background, 1 to C; of equals, after 10 is taken off in float32 as released, the first.
 
     Raises:
         ClipSegError: probabilities outside [0, 1].
     """
     values = _checked(probabilities).copy()
     values[0] *= np.float32(background_factor)
+    values -= _LOWERED
     return values.argmax(axis=0).astype(np.uint8)
 
 
@@ -102,7 +104,7 @@ def class_iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def image_miou(matrix: NDArray[np.int64]) -> float:
     """The mean IoU over what the truth or the prediction of one image holds, the background among it; some pixel counts."""
-    return _mean(class_iou(matrix))
+    return float(np.nanmean(class_iou(matrix)))
 
 
 def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> dict[str, float]:
@@ -114,9 +116,9 @@ def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> 
 
     Returns:
         `miou_seen`, `miou_unseen`: mean IoU of the named classes of each kind; `miou_harmonic`: their harmonic mean; `miou`:
-        of all C. The background has no name and counts in none of these: `iou_background`, and `miou_with_background` and
-        `miou_seen_with_background` for the convention that counts it among the seen. Classes that occur nowhere are left out,
-        and so are figures of which nothing is left.
+        of all C. The background has no name and counts in none of these: `iou_background`, and `miou_with_background`,
+        `miou_seen_with_background` and `miou_harmonic_with_background` for the convention that counts it among the seen. A
+        class that occurs nowhere counts as 0, as released; figures of no class at all are left out.
 
     Raises:
         ClipSegError: an unseen label that is none of the classes, or a matrix without counts.
@@ -126,7 +128,7 @@ def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> 
         raise ClipSegError(f"unseen labels {sorted(unseen)}; expected some of 1 to {len(matrix) - 1}")
     if not matrix.sum():
         raise ClipSegError("no pixels to measure; the split left none, or all are ignored")
-    iou = class_iou(matrix)
+    iou = np.nan_to_num(class_iou(matrix))
     seen = [label for label in classes if label not in unseen]
     figures = {
         "miou_seen": _mean(iou[seen]),
@@ -136,12 +138,27 @@ def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> 
         "miou_with_background": _mean(iou),
         "miou_seen_with_background": _mean(iou[[0, *seen]]),
     }
-    one, other = figures["miou_seen"], figures["miou_unseen"]
-    figures["miou_harmonic"] = 2 * one * other / (one + other) if one + other != 0 else 0.0
+    for kind in ("", "_with_background"):
+        one, other = figures[f"miou_seen{kind}"], figures["miou_unseen"]
+        figures[f"miou_harmonic{kind}"] = 2 * one * other / (one + other) if one + other != 0 else 0.0
     return {name: value for name, value in figures.items() if not np.isnan(value)}
 
 
+def figures_as_scored(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> dict[str, float]:
+    """What the scorer of Tab. 4 prints, as released: it takes the seen classes for the unseen and the unseen for the seen.
+
+    Args:
+        matrix: as in `zero_shot_summary`.
+        unseen: the labels that it asks for, which are others than training removed (`data.classes.SCORED_UNSEEN`).
+
+    Returns:
+        `miou_seen_as_scored`: mean IoU of the unseen; `miou_unseen_as_scored`: of all others, the background among them. A
+        class that occurs nowhere counts as 0.
+    """
+    iou = np.nan_to_num(class_iou(matrix))
+    seen = [label for label in range(len(matrix)) if label not in unseen]
+    return {"miou_seen_as_scored": _mean(iou[sorted(unseen)]), "miou_unseen_as_scored": _mean(iou[seen])}
+
+
 def _mean(iou: NDArray[np.float64]) -> float:
-    """The mean over the classes that occur; NaN where none does."""
-    occurring = iou[~np.isnan(iou)]
-    return float(occurring.mean()) if len(occurring) else float("nan")
+    return float(iou.mean()) if len(iou) else float("nan")

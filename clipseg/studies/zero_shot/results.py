@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg.data.classes import SCORED_UNSEEN
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 from clipseg.measure.page import write_page
 from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import monospaced
 from clipseg.studies.zero_shot.label_maps import LabelMaps, legend
-from clipseg.studies.zero_shot.numbers import class_iou, zero_shot_summary
+from clipseg.studies.zero_shot.numbers import class_iou, figures_as_scored, zero_shot_summary
 
 CONFUSION_FILE = "confusion.json"
 _TITLES = {
@@ -29,7 +30,14 @@ _TITLES = {
     "iou_background": "IoU background",
     "miou_with_background": "mIoU with background",
     "miou_seen_with_background": "mIoU seen with background",
+    "miou_harmonic_with_background": "harmonic mean with background",
+    "miou_seen_as_scored": "“seen” as the paper's scorer prints it",
+    "miou_unseen_as_scored": "“unseen” as the paper's scorer prints it",
 }
+AS_SCORED = (
+    "The paper's scorer takes seen for unseen and the other way round, and asks for other classes than training removed: its S "
+    "is the mean over {}, its U that over all others and the background. Its columns stand beside what it would print here."
+)
 COLUMNS = ("percent", "ours", "paper")
 
 
@@ -54,11 +62,29 @@ class MulticlassResults:
     provenance: Mapping[str, Any]
 
     def metrics(self) -> dict[str, float]:
-        """What `metrics.json` holds: `zero_shot_summary`, `iou/<class>` of the classes that occur, `samples`, `seconds`."""
-        figures = zero_shot_summary(self.matrix, unseen=[self.names.index(name) for name in self.unseen])
+        """What `metrics.json` holds: `zero_shot_summary`, `iou/<class>` of the classes that occur, `samples`, `seconds`.
+
+        And `figures_as_scored`, where the paper prints such figures: with 4 or 10 unseen classes.
+        """
+        figures = zero_shot_summary(self.matrix, unseen=self._labels(self.unseen))
+        if self.scored:
+            figures |= figures_as_scored(self.matrix, unseen=self._labels(self.scored))
         of_classes = zip(self.names, class_iou(self.matrix).tolist(), strict=True)
         figures |= {f"iou/{name}": iou for name, iou in of_classes if not np.isnan(iou)}
         return figures | {"samples": self.images, "seconds": self.seconds}
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The classes that the paper's scorer would ask for here; none where it prints nothing."""
+        asked = SCORED_UNSEEN.get(len(self.unseen), ())
+        return asked if set(asked) <= set(self.names) else ()
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        return [AS_SCORED.format(", ".join(self.scored))] if self.scored else []
+
+    def _labels(self, names: Sequence[str]) -> list[int]:
+        return [self.names.index(name) for name in names]
 
     def rows(self) -> list[tuple[str, str, str]]:
         """The figures as text, in the order of `COLUMNS`, the paper's beside ours where it has them."""
@@ -111,7 +137,7 @@ def check_same_truth(names: tuple[str, str], one: MulticlassResults, two: Multic
 def format_multiclass(results: MulticlassResults) -> str:
     """A plain monospaced table."""
     footer = f"{results.images} images, {results.seconds:.1f} s; 255 is not counted"
-    return "\n".join([monospaced([COLUMNS, *results.rows()]), footer])
+    return "\n".join([monospaced([COLUMNS, *results.rows()]), *results.notes(), footer])
 
 
 def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery: Mapping[str, Sequence[LabelMaps]]) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from clipseg.data.classes import PASCAL_CLASSES, unseen_classes
+from clipseg.data.classes import PASCAL_CLASSES, PASCAL_PROMPTS, unseen_classes
 from clipseg.data.readers.pascal import LabelledImage, PascalZeroShot
 from clipseg.data.sampling import shard
 from clipseg.files import write_json
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import resize_masks
+from clipseg.network.preprocess import normalise, resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
-from clipseg.run.evaluation import answers
 from clipseg.run.jobs import Job
 from clipseg.run.loading import read_each, with_left_out
 from clipseg.run.settings import LoaderSettings, PromptSettings
@@ -29,6 +29,7 @@ from clipseg.studies.zero_shot.results import MulticlassResults, format_multicla
 from clipseg.studies.zero_shot.settings import ZeroShotKeys
 
 NAMES = ("background", *PASCAL_CLASSES)
+PROMPTS = tuple(PASCAL_PROMPTS.get(name, name) for name in NAMES)
 SHOWN = 6  # images of each kind in the report
 
 
@@ -37,7 +38,7 @@ class ZeroShot:
     """A model on images with label maps.
 
     Attributes:
-        model: its text prompts are "background" and the twenty class names.
+        model: its text prompts are "background" and the twenty class names, as `PROMPTS` spells them.
         data: images and label maps are squashed to the model's size.
         prompt: the templates around the names.
         seed: draws a name's template where there are several, and the random images of the report.
@@ -90,10 +91,15 @@ class ZeroShot:
     def _predictions(self, items: Sequence[int], left_out: list[str]) -> Iterator[tuple[LabelledImage, NDArray[np.uint8]]]:
         """Images, and the label of each pixel at the model's size, uint8 `[S, S]`."""
         self.model.eval()
-        conditions = Conditioner(self.prompt).texts(self.model, NAMES, [self.seed] * len(NAMES))
+        size = (self.model.config.image_size, self.model.config.image_size)
+        conditions = Conditioner(self.prompt).texts(self.model, PROMPTS, [self.seed] * len(PROMPTS))
         for labelled in read_each(self.data, items, reading=self.reading, left_out=left_out):
             one_image = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device)
-            (probabilities,) = answers(self.model, [labelled.image.to(conditions.device)], [conditions], one_image)
+            # Another resampling than everywhere else, as released: of the normalised photo, by half-pixel centres.
+            photo = normalise(labelled.image.to(conditions.device)[None] / 255)
+            squashed = F.interpolate(photo, size=size, mode="bilinear", align_corners=False)
+            activations = self.model.activations(squashed)
+            probabilities = torch.cat(list(self.model.probabilities(activations, conditions, one_image)))
             if self.background_threshold is None:
                 yield labelled, predict_with_prompt(probabilities)
             else:

@@ -12,6 +12,8 @@ from clipseg.errors import ClipSegError
 from clipseg.studies.zero_shot.numbers import (
     class_iou,
     confusion,
+    figures_as_scored,
+    image_miou,
     predict_with_prompt,
     predict_with_threshold,
     zero_shot_summary,
@@ -30,9 +32,9 @@ def made(seed: int, *, shape=(9, 7), images=3):
 def slow_prompt(probability, factor):
     taken = {}
     for y, x in np.ndindex(probability.shape[1:]):
-        best, place = -1.0, None
+        best, place = -math.inf, None
         for c in range(len(probability)):
-            value = float(probability[c, y, x]) * (factor if c == 0 else 1)
+            value = probability[c, y, x] * np.float32(factor if c == 0 else 1) - np.float32(10)
             if value > best:
                 best, place = value, c
         taken[y, x] = place
@@ -60,8 +62,8 @@ def slow_iou(taken_of, labels):
 
 
 def mean(values):
-    values = [value for value in values if value is not None]
-    return sum(values) / len(values)
+    """A class that is nowhere counts as 0."""
+    return sum(value or 0 for value in values) / len(values)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1.0, 3.0]))
@@ -79,8 +81,12 @@ def test_the_prompt_protocol_equals_a_loop_over_pixels(seed, factor):
     assert figures["iou_background"] == pytest.approx(iou[0])
     assert figures["miou_with_background"] == pytest.approx(mean(iou))
     assert figures["miou_seen_with_background"] == pytest.approx(mean([iou[0], iou[1], iou[3], iou[4]]))
-    seen, unseen = figures["miou_seen"], figures["miou_unseen"]
-    assert figures["miou_harmonic"] == pytest.approx(2 / (1 / seen + 1 / unseen) if seen and unseen else 0)
+    for kind in ("", "_with_background"):
+        seen, unseen = figures[f"miou_seen{kind}"], figures["miou_unseen"]
+        assert figures[f"miou_harmonic{kind}"] == pytest.approx(2 / (1 / seen + 1 / unseen) if seen and unseen else 0)
+    scored = figures_as_scored(matrix, unseen=[2, 5])
+    assert scored["miou_seen_as_scored"] == figures["miou_unseen"]
+    assert scored["miou_unseen_as_scored"] == figures["miou_seen_with_background"]
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 0.9, 1.0]))
@@ -109,14 +115,21 @@ def test_ignored_pixels_count_nowhere_and_rows_are_the_truth():
     assert matrix.dtype == np.int64
 
 
-def test_classes_that_occur_nowhere_are_left_out():
+def test_classes_that_occur_nowhere_count_as_0_but_not_in_an_image_of_their_own():
     labels = np.array([[1, 1, 0, 0]], dtype=np.uint8)
     matrix = confusion(np.array([[1, 0, 0, 0]], dtype=np.uint8), labels, classes=CLASSES)
     figures = zero_shot_summary(matrix, unseen=[2])
-    assert figures["miou_seen"] == 0.5
-    assert "miou_unseen" not in figures
-    assert "miou_harmonic" not in figures
-    assert all(map(math.isfinite, figures.values()))
+    assert figures["miou_seen"] == pytest.approx(0.5 / 4)
+    assert figures["miou_unseen"] == figures["miou_harmonic"] == 0
+    assert image_miou(matrix) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert "miou_unseen" not in zero_shot_summary(matrix, unseen=[])
+    assert all(map(math.isfinite, zero_shot_summary(matrix, unseen=[]).values()))
+
+
+def test_what_float32_cannot_tell_apart_10_below_is_equal():
+    probability = np.array([0.1, 0.2, 0.5, np.nextafter(np.float32(0.5), np.float32(1))], dtype=np.float32)[:, None, None]
+    assert predict_with_prompt(probability).item() == 2
+    assert predict_with_threshold(probability[1:], threshold=0.1).item() == 3
 
 
 def test_nothing_right_is_zero():
