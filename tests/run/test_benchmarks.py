@@ -61,7 +61,7 @@ def run(model, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
 
     def call(*arguments):
-        common = ["checkpoint=run", "device=cpu", "out=out", "data.workers=0", f"threshold={THRESHOLD}"]
+        common = ["checkpoint=run", "device=cpu", "out=out", "data.workers=0", f"threshold={THRESHOLD}", "overwrite=true"]
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *common, *arguments])
         status = launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate")
         printed = capsys.readouterr()
