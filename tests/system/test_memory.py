@@ -104,9 +104,10 @@ def test_evaluation_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., 
     )
     results = evaluation.run()
     assert len(results) >= 2000
-    (early, objects, files), (late, more_objects, more_files) = data.seen[1], data.seen[-1]
+    # Allocators and caches have come to rest after two hundred images, whatever ran in this process before.
+    (early, objects, files), (late, more_objects, more_files) = data.seen[2], data.seen[-1]
     # Each image leaves one row of columns, and nothing else.
-    images = 100 * (len(data.seen) - 2)
-    assert late - early < 8 * MIB, [memory // MIB for memory, *_ in data.seen]
+    images = 100 * (len(data.seen) - 3)
+    assert late - early < 6 * MIB, [memory // MIB for memory, *_ in data.seen]
     assert (more_objects - objects) / images < 8, [count for _, count, _ in data.seen]
     assert more_files == files, [count for *_, count in data.seen]

@@ -81,12 +81,12 @@ class PromptForms:
             for name in self.forms
         }
 
-    @staticmethod
-    def write(folder: Path, comparison: FormComparison) -> None:
-        """A results folder a form, and `metrics.json` and `report.html` of their comparison, into `folder`."""
+    def write(self, folder: Path, comparison: FormComparison) -> None:
+        """Write a results folder a form, and `metrics.json`, `provenance.json` and `report.html` of their comparison."""
         for name, results in comparison.forms.items():
             results.save(folder / name)
         write_json(folder / "metrics.json", forms_metrics(comparison))
+        write_json(folder / "provenance.json", dict(self.evaluation.provenance))
         write_forms_report(folder, comparison)
 
 
