@@ -1,10 +1,15 @@
 """Fixtures that several test files use."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+# Processes run side by side, one a core: with more than a thread each they would wait for one another. Before torch is there.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
