@@ -4,13 +4,15 @@ Numbers in, numbers out: nothing here knows of masks, images or runs. A test tha
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import stats
 
 from clipseg.errors import ClipSegError
 
@@ -100,6 +102,14 @@ class Rejections:
         )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence numpy and scipy where a spread is 0 or overflows: `_outcome` sees it in the figures."""
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        yield
+
+
+@_quiet()
 def welch(one: ArrayLike, two: ArrayLike) -> Outcome:
     """Welch's test of two independent samples, whose variances may differ; the effect size is Hedges' g.
 
@@ -114,20 +124,16 @@ def welch(one: ArrayLike, two: ArrayLike) -> Outcome:
         return NotTestable(f"samples of {len(first)} and {len(second)} values; at least 2 each are needed")
     if _is_constant(first) and _is_constant(second):
         return NotTestable(f"both samples are constant ({first[0]:g} and {second[0]:g})")
-    with np.errstate(all="ignore"):
-        variances = first.var(ddof=1), second.var(ddof=1)
-        error = math.sqrt(variances[0] / len(first) + variances[1] / len(second))
-        share = np.divide(variances[0] / len(first), error**2)
-        degrees = 1 / (share**2 / (len(first) - 1) + (1 - share) ** 2 / (len(second) - 1))
-        pooled = len(first) + len(second) - 2
-        deviation = math.sqrt(((len(first) - 1) * variances[0] + (len(second) - 1) * variances[1]) / pooled)
-        # The exact factor that frees Cohen's d of its bias in small samples (Hedges 1981).
-        unbias = math.exp(math.lgamma(pooled / 2) - math.lgamma((pooled - 1) / 2)) / math.sqrt(pooled / 2)
-        difference = first.mean() - second.mean()
-        effect = unbias * np.divide(difference, deviation)
-    return _t_test(difference, error, degrees, effect, min(len(first), len(second)))
+    pooled = len(first) + len(second) - 2
+    deviation = math.sqrt(((len(first) - 1) * first.var(ddof=1) + (len(second) - 1) * second.var(ddof=1)) / pooled)
+    # The exact factor that frees Cohen's d of its bias in small samples (Hedges 1981).
+    unbias = math.exp(math.lgamma(pooled / 2) - math.lgamma((pooled - 1) / 2)) / math.sqrt(pooled / 2)
+    difference = first.mean() - second.mean()
+    effect = unbias * np.divide(difference, deviation)
+    return _outcome(stats.ttest_ind(first, second, equal_var=False), difference, effect, min(len(first), len(second)))
 
 
+@_quiet()
 def paired_t(one: ArrayLike, two: ArrayLike) -> Outcome:
     """The t-test of pairs `[N]` and `[N]`; the effect size is d_z, mean over standard deviation of the differences.
 
@@ -139,12 +145,11 @@ def paired_t(one: ArrayLike, two: ArrayLike) -> Outcome:
         return NotTestable(f"{len(differences)} pairs; at least 2 are needed")
     if _is_constant(differences):
         return NotTestable(f"all {len(differences)} differences are {differences[0]:g}")
-    with np.errstate(all="ignore"):
-        difference, deviation = differences.mean(), differences.std(ddof=1)
-        error, effect = deviation / math.sqrt(len(differences)), np.divide(difference, deviation)
-    return _t_test(difference, error, len(differences) - 1, effect, len(differences))
+    test = stats.ttest_1samp(differences, 0)
+    return _outcome(test, differences.mean(), test.statistic / math.sqrt(len(differences)), len(differences))
 
 
+@_quiet()
 def wilcoxon(one: ArrayLike, two: ArrayLike) -> RankTest | NotTestable:
     """Wilcoxon's signed-rank test of pairs `[N]` and `[N]`; pairs without a difference are left out.
 
@@ -162,8 +167,7 @@ def wilcoxon(one: ArrayLike, two: ArrayLike) -> RankTest | NotTestable:
 def _differences(one: ArrayLike, two: ArrayLike) -> NDArray[np.float64]:
     first, second = _sample(one), _sample(two)
     assert len(first) == len(second), (len(first), len(second))
-    with np.errstate(all="ignore"):
-        return first - second
+    return first - second
 
 
 def _sample(values: ArrayLike) -> NDArray[np.float64]:
@@ -178,30 +182,29 @@ def _is_constant(sample: NDArray[np.float64]) -> bool:
     return bool(sample.min() == sample.max())
 
 
-def _t_test(difference: float, error: float, degrees: float, effect: float, size: int) -> Outcome:
-    numbers = (difference, error, degrees, effect)
-    if not error > 0 or not all(map(math.isfinite, numbers)) or not math.isfinite(difference / error):
-        return NotTestable("the spread of the values is lost in rounding")
-    half = float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error
-    return TTest(
-        statistic=float(difference / error),
-        degrees_of_freedom=float(degrees),
-        p_value=float(2 * special.stdtr(degrees, -abs(difference / error))),
+def _outcome(test: Any, difference: float, effect: float, size: int) -> Outcome:
+    interval = test.confidence_interval(CONFIDENCE)
+    found = TTest(
+        statistic=float(test.statistic),
+        degrees_of_freedom=float(test.df),
+        p_value=float(test.pvalue),
         difference=float(difference),
-        low=float(difference - half),
-        high=float(difference + half),
+        low=float(interval.low),
+        high=float(interval.high),
         effect_size=float(effect),
         size=size,
     )
+    return found if np.isfinite(astuple(found)).all() else NotTestable("the spread of the values is lost in rounding")
 
 
+@_quiet()
 def mean_interval(values: ArrayLike) -> Interval | NotTestable:
     """The t interval of the mean of independent values `[N]`, such as one figure over seeds."""
     sample = _sample(values)
     if len(sample) < 2:
         return NotTestable(f"{len(sample)} value; at least 2 are needed")
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1)) * sample.std(ddof=1) / math.sqrt(len(sample))
-    return Interval(float(sample.mean() - half), float(sample.mean() + half))
+    ends = stats.ttest_1samp(sample, 0).confidence_interval(CONFIDENCE)
+    return Interval(float(ends.low), float(ends.high))
 
 
 def share_interval(hits: int, trials: int) -> Interval:
