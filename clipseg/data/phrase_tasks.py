@@ -6,6 +6,7 @@ resumed runs all see the same stream. A reader says what its tasks are and how a
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,42 @@ from clipseg.errors import ClipSegError
 PhraseFilter = Callable[[Sequence[str]], NDArray[np.bool_]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """How items are made of tasks; the defaults are those of evaluation.
+
+    Attributes:
+        training: shuffle, and take a random square crop; else an item is one whole image with all its tasks.
+        crop: without it the whole image is squashed in training too, as in evaluation.
+        seed: of order, crops and all later choices.
+        phrases_per_image: tasks that share an image's crop and its pass through the backbone in training; the paper's is 1.
+        negatives: how often a task gets another phrase and an empty mask; PhraseCut+ 0.2 (training).
+        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
+            not in evaluation.
+        exclude: which phrases to leave out: phrases `[T]` -> bool `[T]`.
+
+    Raises:
+        ClipSegError: a value that cannot be.
+    """
+
+    training: bool = False
+    crop: bool = True
+    seed: int = 0
+    phrases_per_image: int = 1
+    negatives: float = 0.0
+    visual_support: bool = False
+    exclude: PhraseFilter | None = None
+
+    def __post_init__(self) -> None:
+        if self.phrases_per_image < 1:
+            raise ClipSegError(f"training.phrases_per_image={self.phrases_per_image}; expected at least 1 (the paper's)")
+        if self.seed < 0:
+            raise ClipSegError(f"seed={self.seed}; expected a whole number of at least 0")
+
+
+EVALUATION = ReaderOptions()
+
+
 class PhraseTasks(Dataset[Sample], ABC):
     """T tasks, each a phrase and a mask on one of I images.
 
@@ -27,17 +64,12 @@ class PhraseTasks(Dataset[Sample], ABC):
     epoch; otherwise it is one whole image with all its tasks, in their order.
 
     Args:
+        options: how items are made of the tasks.
         keys: T stable, unique names.
         phrases: T bare phrases.
         images: `[T]`, the id of each task's image, numbers or strings.
-        task_rows: int64 `[R]`, the tasks in use.
-        training: shuffle, and take a random square crop.
-        crop: without it the whole image is squashed in training too, as in evaluation.
-        seed: of order, crops and all later choices.
-        phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
-        negatives: how often a task gets another phrase and an empty mask; PhraseCut+ 0.2 (training).
-        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
-            not in evaluation.
+        task_rows: int64 `[R]`, the tasks in use, but for those of excluded phrases.
+        groups: T classes that mIoU averages over; by default each task is its own.
         where: how errors call the data, such as its folder and split.
 
     Attributes:
@@ -45,42 +77,32 @@ class PhraseTasks(Dataset[Sample], ABC):
         task_rows: the tasks in use.
 
     Raises:
-        ClipSegError: a setting that cannot be, or no tasks.
+        ClipSegError: no tasks, or too few for what the options ask for.
 
     Source: the paper, Sec. 4.1, and the released settings (crop, support, negatives).
     """
 
     def __init__(
         self,
+        options: ReaderOptions,
         *,
         keys: Sequence[str],
         phrases: Sequence[str],
         images: NDArray[Any],
         task_rows: NDArray[np.int64],
-        training: bool,
-        crop: bool = True,
-        seed: int,
-        phrases_per_image: int,
-        negatives: float,
-        visual_support: bool,
+        groups: Sequence[str] | None = None,
         where: str,
     ) -> None:
-        if phrases_per_image < 1:
-            raise ClipSegError(f"training.phrases_per_image={phrases_per_image}; expected at least 1 (the paper's)")
-        if seed < 0:
-            raise ClipSegError(f"seed={seed}; expected a whole number of at least 0")
+        if options.exclude is not None:
+            task_rows = task_rows[~options.exclude(phrases)[task_rows]]
         if not len(task_rows):
             raise ClipSegError(f"{where} has no task with an image; choose another split or fetch the data again")
-        self.training = training
-        self.crop = training and crop
-        self.seed = seed
-        self.phrases_per_image = phrases_per_image
-        self.negatives = negatives
-        self.visual_support = visual_support
+        self.options = options
         self.task_rows = task_rows
         self._keys = keys
         self._phrases = phrases
-        if negatives or visual_support:
+        self._groups = keys if groups is None else groups
+        if options.negatives or options.visual_support:
             self._index_phrases(where)
         self._index_images(images)
         self._last_plan: tuple[int, EpochPlan] | None = None
@@ -88,9 +110,9 @@ class PhraseTasks(Dataset[Sample], ABC):
 
     def _index_phrases(self, where: str) -> None:
         self._index = PhraseIndex(self._phrases, self.task_rows)
-        if self.negatives and len(self._index.phrases) < 2:
+        if self.options.negatives and len(self._index.phrases) < 2:
             raise ClipSegError(f"{where} has one phrase, and so no negatives; set data.negatives=0")
-        if self.visual_support and not self.training:
+        if self.options.visual_support and not self.options.training:
             # Without text a task can only be asked by another that shows the same.
             repeated = [len(self._index.rows(self._index.number(row))) > 1 for row in self.task_rows.tolist()]
             self.task_rows = self.task_rows[repeated]
@@ -105,6 +127,10 @@ class PhraseTasks(Dataset[Sample], ABC):
         self._image_of_task = np.full(len(images), -1)
         self._image_of_task[self.task_rows] = np.argsort(order)[inverse]
 
+    @property
+    def _crops(self) -> bool:
+        return self.options.training and self.options.crop
+
     def __len__(self) -> int:
         """The number of items, the same in every epoch."""
         return self._n_items
@@ -113,8 +139,8 @@ class PhraseTasks(Dataset[Sample], ABC):
         """Which tasks make up each item of an epoch; the last plan asked for is kept."""
         if self._last_plan is None or self._last_plan[0] != epoch:
             rows, images = self.task_rows, self._image_of_task
-            if self.training:
-                plan = shuffled_by_image(rows, images, most=self.phrases_per_image, seed=self.seed, epoch=epoch)
+            if self.options.training:
+                plan = shuffled_by_image(rows, images, most=self.options.phrases_per_image, seed=self.options.seed, epoch=epoch)
             else:
                 plan = group_by_image(rows, images, most=len(rows))
             self._last_plan = (epoch, plan)
@@ -133,12 +159,12 @@ class PhraseTasks(Dataset[Sample], ABC):
         if not 0 <= item < len(self):
             raise IndexError(f"item {item} of {len(self)}")
         rows = self.epoch_plan(epoch)[item].tolist()
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, item)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.options.seed, spawn_key=(epoch, item)))
         number = int(self._image_of_task[rows[0]])
         image = self._read_image(number)
         height, width = image.shape[1:]
         masks = [self._read_mask(row, height, width) for row in rows]
-        if self.crop:
+        if self._crops:
             image, masks = _cropped(image, masks, rng)
         tasks = [self._task(row, torch.from_numpy(mask), rng) for row, mask in zip(rows, masks, strict=True)]
         return Sample(image_key=str(self.image_ids[number]), image=image, tasks=tasks)
@@ -146,38 +172,33 @@ class PhraseTasks(Dataset[Sample], ABC):
     def _task(self, row: int, mask: torch.Tensor, rng: np.random.Generator) -> Task:
         """One task, and what PhraseCut+ makes of it: perhaps another phrase with nothing to find, perhaps a support sample."""
         key, phrase, support = self._keys[row], self._phrases[row], None
-        if self.negatives or self.visual_support:
+        if self.options.negatives or self.options.visual_support:
             number = self._index.number(row)
-            if self.negatives and rng.random() < self.negatives:
+            if self.options.negatives and rng.random() < self.options.negatives:
                 number = self._negative(row, rng)
                 phrase, mask = str(self._index.phrases[number]), torch.zeros_like(mask)
-            if self.visual_support:
+            if self.options.visual_support:
                 support = self._support(self._index.rows(number), row, rng)
         return Task(
             key=key,
             phrase=phrase,
             mask=mask,
-            group=self._group(row),
+            group=self._groups[row],
             seed=int(rng.integers(2**63)),
             support=support,
-            subsets=() if self.training else self._subsets(row, mask),
-            official=None if self.training else self._official(row, mask),
+            **({} if self.options.training else self._evaluated(row, mask)),
         )
-
-    def _official(self, row: int, mask: torch.Tensor) -> torch.Tensor | None:
-        official = self._read_official(row, *mask.shape)
-        return None if official is None else torch.from_numpy(official)
 
     def _support(self, candidates: NDArray[np.int64], row: int, rng: np.random.Generator) -> Support | None:
         """A sample of the same phrase, where it occurs more than once; in training possibly the task itself, as released."""
         if len(candidates) < 2:
             return None
-        if not self.training:
+        if not self.options.training:
             candidates = candidates[candidates != row]
         chosen = int(rng.choice(candidates))
         image = self._read_image(int(self._image_of_task[chosen]))
         mask = self._read_mask(chosen, image.shape[1], image.shape[2])
-        if self.crop:
+        if self._crops:
             image, (mask,) = _cropped(image, [mask], rng)
         return Support(image=image, mask=torch.from_numpy(mask)) if mask.any() else None
 
@@ -185,17 +206,9 @@ class PhraseTasks(Dataset[Sample], ABC):
         """The number of a phrase that is not the task's, each distinct phrase as often (docs/paper.md, Sec. 2)."""
         return self._index.another(self._index.number(row), rng)
 
-    def _group(self, row: int) -> str:
-        """The class that mIoU averages over: by default each task is its own."""
-        return self._keys[row]
-
-    def _subsets(self, row: int, mask: torch.Tensor) -> tuple[str, ...]:
-        """The named parts of the data set that a task with this mask belongs to; by default there are none."""
-        return ()
-
-    def _read_official(self, row: int, height: int, width: int) -> NDArray[np.uint8] | None:
-        """The mask of a task by the rule of the data set's own evaluator; by default there is no other rule."""
-        return None
+    def _evaluated(self, row: int, mask: torch.Tensor) -> dict[str, Any]:
+        """The fields `subsets` and `official` of a task with this mask, which evaluation alone reads; by default neither."""
+        return {}
 
     @abstractmethod
     def _read_image(self, number: int) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """PhraseCut's official layout on disk -> `Sample`s. One reader serves the real data set, the bundled one and a user's own."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,34 +11,40 @@ from numpy.typing import NDArray
 
 from clipseg.data.annotations import read_images, read_tasks
 from clipseg.data.layout import IMAGE_FOLDERS, IMAGES_FILE, KNOWN_BAD_IMAGES, locate_images, split_files
-from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
+from clipseg.data.phrase_tasks import EVALUATION, PhraseTasks, ReaderOptions
 from clipseg.data.rasterise import rasterise, rasterise_official
 from clipseg.data.subsets import from_bits, read_vocabulary, size_subset
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
 
 
-class PhraseCut(PhraseTasks):
-    """Images with phrases and masks.
+@dataclass(kw_only=True)
+class Leniency:
+    """What of PhraseCut is left out or let pass.
 
-    For training an item is up to `phrases_per_image` tasks of one image under one random square crop, in a new order each
-    epoch; otherwise it is one whole image with all its tasks, in the order of the file.
+    Attributes:
+        skip_known_bad: leave out the 17 images of the real data set whose annotated size is wrong, as the authors do.
+        allow_missing: leave out images that are not there, with a warning.
+        allow_degenerate: take tasks without polygon and polygons of one or two points, as PhraseCut's evaluator does.
+    """
+
+    skip_known_bad: bool = True
+    allow_missing: bool = False
+    allow_degenerate: bool = False
+
+
+STRICT = Leniency()
+
+
+class PhraseCut(PhraseTasks):
+    """Images with phrases and masks; items as in `PhraseTasks`, in evaluation in the order of the file.
 
     Args:
         root: folder of `image_data_split.json`, `refer_<split>.json` and the photos, `<id>.jpg` in `images`, `VG_100K`
             or `VG_100K_2`.
+        options: how items are made of the tasks.
         split: train, val, test, miniv or any other `refer_<split>.json` there is; or several joined by "_" ("val_miniv").
-        training: shuffle, and take a random square crop.
-        crop: without it the whole image is squashed in training too, as in evaluation.
-        seed: of order, crops and all later choices.
-        phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
-        skip_known_bad: leave out the 17 images of the real data set whose annotated size is wrong, as the authors do.
-        allow_missing: leave out images that are not there, with a warning.
-        negatives: how often a task gets another phrase of the data set and an empty mask; PhraseCut+ 0.2 (training).
-        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
-            not in evaluation.
-        exclude: which phrases to leave out: phrases `[T]` -> bool `[T]`.
-        allow_degenerate: take tasks without polygon and polygons of one or two points, as PhraseCut's evaluator does.
+        leniency: what is left out or let pass.
 
     Attributes:
         tasks: the packed annotations (`TaskTable`); `task_rows` are those in use.
@@ -51,45 +59,32 @@ class PhraseCut(PhraseTasks):
     def __init__(
         self,
         root: str | Path,
+        options: ReaderOptions = EVALUATION,
         *,
         split: str = "train",
-        training: bool,
-        crop: bool = True,
-        seed: int = 0,
-        phrases_per_image: int = 1,
-        skip_known_bad: bool = True,
-        allow_missing: bool = False,
-        allow_degenerate: bool = False,
-        negatives: float = 0.0,
-        visual_support: bool = False,
-        exclude: PhraseFilter | None = None,
+        leniency: Leniency = STRICT,
     ) -> None:
         self.root = Path(root)
         self.split = split
         files = split_files(self.root, split)
         images = read_images(self.root)
-        vocabulary = None if training else read_vocabulary(self.root)
+        vocabulary = None if options.training else read_vocabulary(self.root)
         self.missing_subsets = vocabulary.missing if vocabulary else {}
-        self.tasks = read_tasks(files, image_ids=images.keys(), allow_degenerate=allow_degenerate, vocabulary=vocabulary)
-        bad = np.fromiter(KNOWN_BAD_IMAGES if skip_known_bad else (), dtype=np.int64)
+        self.tasks = read_tasks(
+            files, image_ids=images.keys(), allow_degenerate=leniency.allow_degenerate, vocabulary=vocabulary
+        )
+        bad = np.fromiter(KNOWN_BAD_IMAGES if leniency.skip_known_bad else (), dtype=np.int64)
         usable = ~np.isin(self.tasks.image_ids, bad)
         found = locate_images(self.root, np.unique(self.tasks.image_ids[usable]).tolist())
         usable &= _present(
-            self.tasks.image_ids, usable, found, allow_missing=allow_missing, where=f"{self.root}, split {split}"
+            self.tasks.image_ids, usable, found, allow_missing=leniency.allow_missing, where=f"{self.root}, split {split}"
         )
-        if exclude is not None:
-            usable &= ~exclude(self.tasks.phrases)
         super().__init__(
+            options,
             keys=self.tasks.keys,
             phrases=self.tasks.phrases,
             images=self.tasks.image_ids,
             task_rows=np.flatnonzero(usable),
-            training=training,
-            crop=crop,
-            seed=seed,
-            phrases_per_image=phrases_per_image,
-            negatives=negatives,
-            visual_support=visual_support,
             where=f"{self.root}: split {split}",
         )
         sizes = [(images[i].height, images[i].width) for i in self.image_ids.tolist()]
@@ -110,13 +105,10 @@ class PhraseCut(PhraseTasks):
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         return rasterise(self.tasks.polygons(row), height, width)
 
-    def _read_official(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
-        return rasterise_official(self.tasks.polygons(row), height, width)
-
-    def _subsets(self, row: int, mask: torch.Tensor) -> tuple[str, ...]:
-        if self.training:
-            return ()
-        return (*from_bits(int(self.tasks.subsets[row])), size_subset(mask.count_nonzero().item() / mask.numel()))
+    def _evaluated(self, row: int, mask: torch.Tensor) -> dict[str, Any]:
+        size = size_subset(mask.count_nonzero().item() / mask.numel())
+        official = rasterise_official(self.tasks.polygons(row), *mask.shape)
+        return {"subsets": (*from_bits(int(self.tasks.subsets[row])), size), "official": torch.from_numpy(official)}
 
 
 def _present(

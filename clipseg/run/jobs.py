@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.measure.paper import paper_beside
@@ -48,16 +49,8 @@ def phrasecut(job: Job) -> None:
 def phrasecut_data(job: Job) -> PhraseCut:
     """The split in PhraseCut's layout that a job names, whole images."""
     config = job.config
-    return PhraseCut(
-        job.root,
-        split=config.split,
-        training=False,
-        seed=config.seed,
-        visual_support=config.benchmark == "phrasecut_visual",
-        skip_known_bad=config.data.skip_known_bad,
-        allow_missing=config.data.allow_missing,
-        allow_degenerate=config.data.allow_degenerate,
-    )
+    options = ReaderOptions(seed=config.seed, visual_support=config.benchmark == "phrasecut_visual")
+    return PhraseCut(job.root, options, split=config.split, leniency=config.data)
 
 
 def pascal5i_one_shot(job: Job) -> None:
@@ -122,7 +115,7 @@ def folder(job: Job) -> None:
     """Measure a folder of the user's own, by its phrases."""
     from clipseg.data.readers.folder import FolderData
 
-    measure(job, FolderData(job.root, split=job.config.split, training=False, seed=job.config.seed))
+    measure(job, FolderData(job.root, ReaderOptions(seed=job.config.seed), split=job.config.split))
 
 
 def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:

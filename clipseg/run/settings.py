@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
 from clipseg.data.classes import FOLDS
+from clipseg.data.phrasecut import Leniency
 from clipseg.errors import ClipSegError
 from clipseg.network.model import ModelConfig
 from clipseg.run.benchmarks import BENCHMARKS, FORMATS, key_classes
@@ -62,7 +63,7 @@ class LoaderSettings:
 
 
 @dataclass
-class DataSettings(LoaderSettings):
+class DataSettings(LoaderSettings, Leniency):
     """What is trained on (`run/training_data.py`)."""
 
     workers: int = 4
@@ -70,9 +71,6 @@ class DataSettings(LoaderSettings):
     format: str = "phrasecut"  # phrasecut; folder: a user's own; coco20i: all but the classes of `fold`; lvis: all its classes
     train_split: str = "auto"  # auto: those of the format, see `run/benchmarks.py`
     val_split: str = "auto"
-    skip_known_bad: bool = True
-    allow_missing: bool = False
-    allow_degenerate: bool = False
     exclude: str | None = None  # a rule of data/class_words.py: phrases that name held-out classes are left out of training
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
     negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
@@ -181,13 +179,10 @@ class TrainConfig:
 
 
 @dataclass
-class EvaluationData(LoaderSettings):
+class EvaluationData(LoaderSettings, Leniency):
     """Where the benchmark's data lies."""
 
     root: str | None = None  # a folder, or "mini", drawn in the benchmark's layout; null: what the model was trained on
-    skip_known_bad: bool = True
-    allow_missing: bool = False
-    allow_degenerate: bool = False
 
 
 @dataclass

@@ -1,9 +1,8 @@
 """Which reader a training config names: what it trains on, and what it is validated on meanwhile."""
 
 from pathlib import Path
-from typing import Any
 
-from clipseg.data.phrase_tasks import PhraseFilter
+from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
@@ -21,28 +20,29 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
     data = config.data
     if not data.crop and data.format != "phrasecut":
         raise ClipSegError(f"data.crop=false is there for data.format=phrasecut only, not {data.format}")
-    choices: dict[str, Any] = {
-        "split": data.train_split,
-        "seed": config.seed,
-        "phrases_per_image": config.training.phrases_per_image,
-        "negatives": data.negatives,
-        "visual_support": data.visual_support,
-    }
+    options = ReaderOptions(
+        training=True,
+        crop=data.crop,
+        seed=config.seed,
+        phrases_per_image=config.training.phrases_per_image,
+        negatives=data.negatives,
+        visual_support=data.visual_support,
+        exclude=_excluded(data),
+    )
     if data.format == "coco20i":
         assert config.fold is not None  # the settings have checked this
         from clipseg.data.readers.coco import coco20i_training
 
-        return coco20i_training(root, fold=config.fold, **choices)
-    choices["exclude"] = _excluded(data)
+        return coco20i_training(root, options, split=data.train_split, fold=config.fold)
     if data.format == "lvis":
         from clipseg.data.readers.lvis import lvis_training
 
-        return lvis_training(root, **choices)
+        return lvis_training(root, options, split=data.train_split)
     if data.format == "folder":
         from clipseg.data.readers.folder import FolderData
 
-        return FolderData(root, training=True, **choices)
-    return PhraseCut(root, training=True, crop=data.crop, **choices, **_leniency(data))
+        return FolderData(root, options, split=data.train_split)
+    return PhraseCut(root, options, split=data.train_split, leniency=data)
 
 
 def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool = False) -> Reader:
@@ -70,13 +70,9 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
     if data.format == "folder":
         from clipseg.data.readers.folder import FolderData
 
-        return FolderData(root, split=split, training=False)
-    return PhraseCut(root, split=split, training=False, seed=config.seed, visual_support=visual, **_leniency(data))
-
-
-def _leniency(data: DataSettings) -> dict[str, Any]:
-    """What of PhraseCut is left out or let pass."""
-    return {name: getattr(data, name) for name in ("skip_known_bad", "allow_missing", "allow_degenerate")}
+        return FolderData(root, split=split)
+    options = ReaderOptions(seed=config.seed, visual_support=visual)
+    return PhraseCut(root, options, split=split, leniency=data)
 
 
 def _excluded(data: DataSettings) -> PhraseFilter | None:

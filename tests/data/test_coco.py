@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_data import SIZE, box_mask, change, compressed, photo, polygon, run_lengths, write_coco, write_voc
 
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.coco import coco20i, coco20i_training
 from clipseg.data.readers.instances import InstanceSource, read_instances
 from clipseg.errors import ClipSegError
@@ -106,7 +107,7 @@ def test_a_class_with_one_image_has_no_episode(tmp_path):
 
 def test_training_takes_the_other_folds_once_an_epoch(tmp_path):
     write_coco(tmp_path, WHOLE, split="train2014")
-    data = coco20i_training(tmp_path, fold=0, visual_support=True)
+    data = coco20i_training(tmp_path, ReaderOptions(training=True, visual_support=True), fold=0)
     assert len(data) == 3
     for epoch in range(4):
         samples = [data[epoch, item] for item in range(len(data))]
@@ -117,13 +118,18 @@ def test_training_takes_the_other_folds_once_an_epoch(tmp_path):
         for task in tasks:
             assert task.phrase not in coco20i_fold(0)
             assert (task.support is None) == (task.phrase == "car")  # the only one of its class
-    held_out = coco20i_training(tmp_path, fold=1, visual_support=False)
+    held_out = coco20i_training(tmp_path, ReaderOptions(training=True), fold=1)
     assert {task.phrase for i in range(len(held_out)) for task in held_out[0, i].tasks}.isdisjoint(coco20i_fold(1))
 
 
 def test_training_items_are_functions_of_seed_epoch_and_item(tmp_path):
     write_coco(tmp_path, WHOLE, split="train2014")
-    one, other = (coco20i_training(tmp_path, fold=2, seed=3, negatives=0.5, phrases_per_image=2) for _ in range(2))
+    one, other = (
+        coco20i_training(
+            tmp_path, ReaderOptions(training=True, seed=3, negatives=0.5, phrases_per_image=2, visual_support=True), fold=2
+        )
+        for _ in range(2)
+    )
     indices = [(epoch, item) for epoch in range(2) for item in range(len(one))]
     expected = {index: one[index] for index in indices}
     copied = pickle.loads(pickle.dumps(other))
@@ -137,7 +143,7 @@ def test_training_items_are_functions_of_seed_epoch_and_item(tmp_path):
 
 def test_negatives_are_classes_the_image_does_not_show(tmp_path):
     write_coco(tmp_path, WHOLE, split="train2014")
-    data = coco20i_training(tmp_path, fold=3, negatives=0.5, visual_support=True)
+    data = coco20i_training(tmp_path, ReaderOptions(training=True, negatives=0.5, visual_support=True), fold=3)
     shown = {str(i): {name for name, _ in objects} for i, objects in WHOLE.items()}
     negatives = 0
     samples = [data[epoch, item] for epoch in range(8) for item in range(len(data))]
@@ -160,7 +166,7 @@ def test_what_is_asked_for_must_exist(root, tmp_path):
     with pytest.raises(ClipSegError, match="0 episodes"):
         coco20i(root, fold=0, visual_support=True, count=0)
     with pytest.raises(ClipSegError, match="phrases_per_image=0"):
-        coco20i_training(root, split="val2014", fold=0, phrases_per_image=0)
+        coco20i_training(root, ReaderOptions(training=True, phrases_per_image=0, visual_support=True), split="val2014", fold=0)
     voc = tmp_path / "voc"
     write_voc(voc, {"2007_000033": {"cat": (1, 1, 5, 5)}})
     with pytest.raises(ClipSegError, match=r"not COCO's layout .*; found Pascal VOC's layout"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_data import SIZE, box_mask, photo, write_voc
 from PIL import Image
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.rasterise import rasterise
 from clipseg.data.readers.folder import FolderData, read_lines
 from clipseg.errors import ClipSegError
@@ -50,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_evaluation_reads_whole_images_with_all_their_tasks(root):
-    data = FolderData(root, training=False)
+    data = FolderData(root)
     assert data.image_ids.tolist() == ["photos/1.jpg", "photos/2.jpg", "photos/0.jpg"]
     samples = [data[item] for item in range(len(data))]
     assert [sample.image_key for sample in samples] == data.image_ids.tolist()
@@ -67,7 +68,7 @@ def test_evaluation_reads_whole_images_with_all_their_tasks(root):
 
 
 def test_training_is_a_function_of_seed_epoch_and_item(root):
-    one, other = (FolderData(root, training=True, seed=4, negatives=0.4, visual_support=True) for _ in range(2))
+    one, other = (FolderData(root, ReaderOptions(training=True, seed=4, negatives=0.4, visual_support=True)) for _ in range(2))
     assert len(one) == 5
     expected = {(epoch, item): one[epoch, item] for epoch in range(3) for item in range(5)}
     for index in reversed(expected):
@@ -86,14 +87,14 @@ def test_training_is_a_function_of_seed_epoch_and_item(root):
 
 
 def test_visual_prompts_and_held_out_phrases(root):
-    data = FolderData(root, training=False, visual_support=True)
+    data = FolderData(root, ReaderOptions(visual_support=True))
     tasks = [task for item in range(len(data)) for task in data[item].tasks]
     assert sorted(task.phrase for task in tasks) == ["a dog", "a dog", "sky", "sky"]
     assert all(task.support.mask.any() for task in tasks)
-    kept = FolderData(root, training=False, exclude=lambda phrases: np.array(["dog" in phrase for phrase in phrases]))
+    kept = FolderData(root, ReaderOptions(exclude=lambda phrases: np.array(["dog" in phrase for phrase in phrases])))
     assert {task.phrase for item in range(len(kept)) for task in kept[item].tasks} == {"sky", "ein Käfer"}
     with pytest.raises(ClipSegError, match="has no task"):
-        FolderData(root, training=False, exclude=lambda phrases: np.ones(len(phrases), dtype=bool))
+        FolderData(root, ReaderOptions(exclude=lambda phrases: np.ones(len(phrases), dtype=bool)))
 
 
 def test_paths_do_not_leave_the_folder(root, tmp_path):
@@ -106,13 +107,13 @@ def test_paths_do_not_leave_the_folder(root, tmp_path):
     (root / "twin").symlink_to(tmp_path / "own-not")  # begins as the root does
     good = {"image": "near.jpg", "mask": "masks/ones.png", "phrase": "x"}
     write(root, [good])
-    assert len(FolderData(root, training=False)) == 1
+    assert len(FolderData(root)) == 1
     bad = ["../secret.jpg", "photos/../../secret.jpg", str(tmp_path / "secret.jpg"), "link.jpg", "out/secret.jpg", "twin/1.jpg"]
     for path in [*bad, "..\\secret.jpg", "C:\\secret.jpg", "\\\\host\\x.jpg", "photos/../photos/1.jpg"]:
         for field in ("image", "mask"):
             write(root, [good, good | {field: path}])
             with pytest.raises(ClipSegError, match=rf"train\.jsonl: line 2: {field} .*leaves"):
-                FolderData(root, training=True)
+                FolderData(root, ReaderOptions(training=True))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_malformed_line_is_named(root, line, message):
     good = json.dumps({"image": "photos/1.jpg", "mask": "masks/ones.png", "phrase": "x"})
     (root / "train.jsonl").write_text(f"{good}\n\n{line}\n{good}\n")
     with pytest.raises(ClipSegError, match=message) as error:
-        FolderData(root, training=True)
+        FolderData(root, ReaderOptions(training=True))
     assert str(error.value).startswith(f"{root}{os.sep}train.jsonl: line 3")
     assert "\n" not in str(error.value)
     problems: list[str] = []
@@ -151,27 +152,27 @@ def test_a_malformed_line_is_named(root, line, message):
 def test_masks_of_another_size_or_kind_are_errors(root):
     write(root, [{"image": "photos/1.jpg", "mask": "masks/tall.png", "phrase": "x"}])
     with pytest.raises(ClipSegError, match=r"line 1: mask masks/tall.png has 24x32 pixels, its image 32x24"):
-        FolderData(root, training=False)[0]
+        FolderData(root)[0]
     Image.fromarray(box_mask(ONE) * 7).save(root / "masks" / "ones.png")
     write(root, [{"image": "photos/1.jpg", "mask": "masks/ones.png", "phrase": "x"}])
     with pytest.raises(ClipSegError, match=r"ones.png: its values are 0, 7; a mask holds"):
-        FolderData(root, training=False)[0]
+        FolderData(root)[0]
 
 
 def test_another_layout_or_split_is_named(root, tmp_path):
     with pytest.raises(ClipSegError, match="split 'val' unknown; expected one of train"):
-        FolderData(root, split="val", training=False)
+        FolderData(root, split="val")
     (root / "empty.jsonl").write_text("\n")
     with pytest.raises(ClipSegError, match="has no task"):
-        FolderData(root, split="empty", training=False)
+        FolderData(root, split="empty")
     (root / "latin.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(ClipSegError, match="save it as UTF-8"):
-        FolderData(root, split="latin", training=False)
+        FolderData(root, split="latin")
     write_voc(tmp_path / "voc", {"2007_000033": {"cat": (1, 1, 5, 5)}})
     with pytest.raises(ClipSegError, match=r"not a folder of your own \(<split>.jsonl\); found Pascal VOC's layout"):
-        FolderData(tmp_path / "voc", training=False)
+        FolderData(tmp_path / "voc")
     with pytest.raises(ClipSegError, match="no such folder"):
-        FolderData(tmp_path / "nowhere", training=False)
+        FolderData(tmp_path / "nowhere")
 
 
 VALUES = st.none() | st.integers() | st.text(max_size=6) | st.lists(st.lists(st.floats(), max_size=3), max_size=3)
@@ -184,4 +185,4 @@ def test_any_line_is_a_task_or_our_one_error(root, line):
     base = {"image": "photos/1.jpg", "phrase": "x"}
     (root / "train.jsonl").write_text(json.dumps(base | line if isinstance(line, dict) else line))
     with contextlib.suppress(ClipSegError):
-        assert FolderData(root, training=False)[0].tasks[0].mask.max() <= 1
+        assert FolderData(root)[0].tasks[0].mask.max() <= 1

@@ -8,6 +8,7 @@ import torch
 from golden_data import GOLDEN, values
 from scipy import stats
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 
 DRAWS = 4000
@@ -15,7 +16,7 @@ DRAWS = 4000
 
 @pytest.fixture(scope="module")
 def data() -> PhraseCut:
-    return PhraseCut(GOLDEN / "08_phrasecut", split="train", training=True, negatives=0.2, visual_support=True)
+    return PhraseCut(GOLDEN / "08_phrasecut", ReaderOptions(training=True, negatives=0.2, visual_support=True), split="train")
 
 
 @pytest.mark.parametrize("name", values("03_training")["queries"])

@@ -5,6 +5,7 @@ import pytest
 from made_data import SIZE, box_mask, polygon, write_coco, write_lvis
 
 from clipseg.data.classes import LVIS_PROMPTS
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.lvis import lvis_prompts, lvis_training, natural_name
 from clipseg.errors import ClipSegError
 
@@ -43,12 +44,12 @@ def test_a_prompt_s_mask_is_the_union_of_its_categories(tmp_path, kind):
 def test_training_names_classes_as_one_says_them(tmp_path):
     bows = {5: [("bow_(weapon)", polygon(ONE)), ("bow_(decorative)", polygon(TWO))], 7: [("bow_(weapon)", polygon(THREE))]}
     write_lvis(tmp_path, IMAGES | bows, split="train")
-    data = lvis_training(tmp_path, phrases_per_image=9, visual_support=False)
+    data = lvis_training(tmp_path, ReaderOptions(training=True, phrases_per_image=9))
     assert len(data) == len(IMAGES | bows)
     tasks = {task.key: task for item in range(len(data)) for task in data[0, item].tasks}
     assert tasks["train/4__bus"].phrase == "bus"
     assert {key for key in tasks if key.startswith("train/5")} == {"train/5__bow"}
-    both = lvis_training(tmp_path)._source.read_mask("5", "bow")
+    both = lvis_training(tmp_path, ReaderOptions(training=True, visual_support=True))._source.read_mask("5", "bow")
     assert np.array_equal(both, box_mask(ONE) | box_mask(TWO))
 
 

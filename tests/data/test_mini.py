@@ -242,7 +242,7 @@ def test_a_task_holds_all_that_match(small_root):
 
 def test_the_reader_of_the_real_data_reads_it(small_root):
     for split, count in FEW.items():
-        data = PhraseCut(small_root, split=split, training=False)
+        data = PhraseCut(small_root, split=split)
         assert len(data) == count
         sample = data[(0, 0)]
         assert sample.image.shape == (3, 176, 176)

@@ -159,7 +159,7 @@ def test_the_protocols_find_their_classes(roots):
         assert np.mean([things[image_id] > 1 for image_id in range(first, max(things) + 1, 4)]) > 0.4
     for kind in ("affordances", "attributes", "meronymy"):
         assert len(lvis_prompts(roots["lvis"], kind=kind))
-    assert len(FolderData(roots["folder"], split="test", training=False)) == FEW["FOLDER_SPLITS"]["test"]
+    assert len(FolderData(roots["folder"], split="test")) == FEW["FOLDER_SPLITS"]["test"]
 
 
 def test_the_shipped_sizes_show_every_class_twice():
@@ -197,7 +197,7 @@ def test_lvis_has_what_the_prompts_need(roots):
 
 def test_a_folder_s_masks_are_the_phrases_(roots):
     scene, phrases = draw_image("test", 1)
-    data = FolderData(roots["folder"], split="test", training=False)
+    data = FolderData(roots["folder"], split="test")
     sample = data[1]
     assert [task.phrase for task in sample.tasks] == [phrase.text for phrase in phrases]
     for task, phrase in zip(sample.tasks, phrases, strict=True):

@@ -15,7 +15,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from clipseg.data.layout import KNOWN_BAD_IMAGES
-from clipseg.data.phrasecut import PhraseCut
+from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.phrasecut import Leniency, PhraseCut
 from clipseg.data.rasterise import rasterise, rasterise_official
 from clipseg.data.sample import Batch, Sample, collate
 from clipseg.data.sampling import StreamSampler
@@ -48,7 +49,7 @@ def assert_same(one: Sample, other: Sample) -> None:
 def test_evaluation_reads_whole_images_with_all_tasks_in_file_order(phrasecut_root: Factory) -> None:
     root = phrasecut_root(3)
     change(root / "refer_test.json", lambda tasks: tasks.reverse())
-    dataset = PhraseCut(root, split="test", training=False)
+    dataset = PhraseCut(root, split="test")
     entries = json.loads((root / "refer_test.json").read_text())
     assert len(dataset) == 3
     samples = read_all(dataset)
@@ -70,7 +71,7 @@ def test_evaluation_reads_whole_images_with_all_tasks_in_file_order(phrasecut_ro
 def test_masks_lie_on_what_they_name(phrasecut_root: Factory, training: bool) -> None:
     channel = {"red": 0, "green": 1, "blue": 2}
     checked = 0
-    for sample in read_all(PhraseCut(phrasecut_root(4), training=training)):
+    for sample in read_all(PhraseCut(phrasecut_root(4), ReaderOptions(training=training))):
         assert sample.image.is_contiguous()
         for task in sample.tasks:
             assert task.mask.is_contiguous()
@@ -84,7 +85,7 @@ def test_masks_lie_on_what_they_name(phrasecut_root: Factory, training: bool) ->
 
 
 def test_training_crops_a_square_of_the_short_side(phrasecut_root: Factory) -> None:
-    dataset = PhraseCut(phrasecut_root(4, size=(40, 90)), training=True)
+    dataset = PhraseCut(phrasecut_root(4, size=(40, 90)), ReaderOptions(training=True))
     for sample in read_all(dataset):
         assert sample.image.shape == (3, 40, 40)
         assert sample.tasks[0].mask.float().mean() > 0.05
@@ -92,7 +93,7 @@ def test_training_crops_a_square_of_the_short_side(phrasecut_root: Factory) -> N
 
 @pytest.mark.parametrize("k", [1, 2, 3, 100])
 def test_an_epoch_holds_each_task_once_in_groups_of_one_image(phrasecut_root: Factory, k: int) -> None:
-    dataset = PhraseCut(phrasecut_root(6), training=True, phrases_per_image=k)
+    dataset = PhraseCut(phrasecut_root(6), ReaderOptions(training=True, phrases_per_image=k))
     per_image = Counter(dataset.tasks.image_ids.tolist())
     orders = []
     for epoch in range(3):
@@ -107,7 +108,7 @@ def test_an_epoch_holds_each_task_once_in_groups_of_one_image(phrasecut_root: Fa
 
 
 def test_one_phrase_an_image_is_a_plain_shuffle_of_tasks(phrasecut_root: Factory) -> None:
-    dataset = PhraseCut(phrasecut_root(8), training=True)
+    dataset = PhraseCut(phrasecut_root(8), ReaderOptions(training=True))
     first = Counter(int(dataset.epoch_plan(epoch)[0][0]) for epoch in range(500))
     assert len(first) == len(dataset)
     assert max(first.values()) < 60
@@ -120,7 +121,7 @@ def test_one_phrase_an_image_is_a_plain_shuffle_of_tasks(phrasecut_root: Factory
 
 def test_an_item_is_a_function_of_seed_epoch_and_item(phrasecut_root: Factory) -> None:
     root = phrasecut_root(4, size=(40, 90))
-    one, other = (PhraseCut(root, training=True, seed=5, phrases_per_image=2) for _ in range(2))
+    one, other = (PhraseCut(root, ReaderOptions(training=True, seed=5, phrases_per_image=2)) for _ in range(2))
     expected = {(epoch, item): one[epoch, item] for epoch in range(3) for item in range(len(one))}
     for index in reversed(expected):  # another order of asking
         assert_same(other[index], expected[index])
@@ -128,12 +129,12 @@ def test_an_item_is_a_function_of_seed_epoch_and_item(phrasecut_root: Factory) -
     seeds = [task.seed for sample in expected.values() for task in sample.tasks]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    reseeded = PhraseCut(root, training=True, seed=6, phrases_per_image=2)
+    reseeded = PhraseCut(root, ReaderOptions(training=True, seed=6, phrases_per_image=2))
     assert [reseeded[0, i].tasks[0].key for i in range(len(one))] != [expected[0, i].tasks[0].key for i in range(len(one))]
 
 
 def test_batches_are_the_same_for_any_number_of_workers(phrasecut_root: Factory) -> None:
-    dataset = PhraseCut(phrasecut_root(5), training=True, phrases_per_image=2)
+    dataset = PhraseCut(phrasecut_root(5), ReaderOptions(training=True, phrases_per_image=2))
 
     def batches(workers: int) -> list[Batch]:
         sampler = StreamSampler(len(dataset), batch_size=3)
@@ -149,7 +150,7 @@ def test_batches_are_the_same_for_any_number_of_workers(phrasecut_root: Factory)
 
 
 def test_items_end(phrasecut_root: Factory) -> None:
-    dataset = PhraseCut(phrasecut_root(2), training=False)
+    dataset = PhraseCut(phrasecut_root(2))
     for index in (2, -1, (0, 2)):
         with pytest.raises(IndexError):
             dataset[index]
@@ -160,7 +161,7 @@ def test_splits_join(phrasecut_root: Factory) -> None:
     change(
         root / "refer_miniv.json", lambda tasks: tasks.append(tasks[0] | {"image_id": 3, "task_id": "3__0"})
     )  # image and id of val
-    dataset = PhraseCut(root, split="val_miniv", training=False)
+    dataset = PhraseCut(root, split="val_miniv")
     assert [sample.image_key for sample in read_all(dataset)] == ["3", "4", "7", "8"]
     assert [task.key for task in dataset[0].tasks] == ["val/3__0", "val/3__1", "miniv/3__0"]
 
@@ -169,17 +170,17 @@ def test_any_split_that_is_there_can_be_read(phrasecut_root: Factory) -> None:
     root = phrasecut_root(1, splits=("train", "unseen", "my_own"))
     (root / "refer_input_train.json").write_text("[]")
     for split in ("unseen", "my_own", "train_unseen"):
-        assert len(PhraseCut(root, split=split, training=False)) in (1, 2)
+        assert len(PhraseCut(root, split=split)) in (1, 2)
     for split in ("tets", "", "train_", "train_train", "../train", "../input_train"):
         with pytest.raises(ClipSegError, match="unknown; expected one of my_own, train, unseen"):
-            PhraseCut(root, split=split, training=False)
+            PhraseCut(root, split=split)
 
 
 def test_photos_are_found_in_visual_genomes_folders(phrasecut_root: Factory) -> None:
     root = phrasecut_root(4, splits=("train",), folder="VG_100K")
     (root / "VG_100K_2").mkdir()
     (root / "VG_100K" / "2.jpg").rename(root / "VG_100K_2" / "2.jpg")
-    assert [sample.image_key for sample in read_all(PhraseCut(root, training=False))] == ["1", "2", "3", "4"]
+    assert [sample.image_key for sample in read_all(PhraseCut(root))] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "LA"])
@@ -189,7 +190,7 @@ def test_photos_of_every_mode_work(phrasecut_root: Factory, mode: str) -> None:
     gray = np.asarray(Image.open(path).convert("L"))
     image = Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else Image.open(path).convert(mode)
     image.save(path, "JPEG" if mode in ("L", "CMYK") else "PNG")  # what a file is, its content says
-    pixels = PhraseCut(root, training=False)[0].image
+    pixels = PhraseCut(root)[0].image
     assert pixels.shape == (3, *gray.shape)
     assert pixels.dtype == torch.uint8
     if mode in ("L", "I;16", "LA"):
@@ -202,7 +203,7 @@ def test_exif_orientation_is_ignored_since_polygons_lie_on_stored_pixels(phrasec
     exif[0x0112] = 6
     path = root / "images" / "1.jpg"
     Image.open(path).copy().save(path, exif=exif)
-    assert PhraseCut(root, training=False)[0].image.shape == (3, 48, 64)
+    assert PhraseCut(root)[0].image.shape == (3, 48, 64)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_photo_that_breaks_after_the_start_is_named(
     phrasecut_root: Factory, damage: Callable[[Path], object], message: str
 ) -> None:
     root = phrasecut_root(1)
-    dataset = PhraseCut(root, training=True)
+    dataset = PhraseCut(root, ReaderOptions(training=True))
     damage(root / "images" / "1.jpg")
     with pytest.raises(ClipSegError, match=message) as caught:
         dataset[0]
@@ -235,17 +236,17 @@ def test_missing_photos_are_counted_named_and_left_out_by_key(phrasecut_root: Fa
         (root / "images" / f"{image_id}.jpg").unlink()
     expected = r"split train: 12 of 14 images are missing: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 \.\.\.; .*data\.allow_missing=true"
     with pytest.raises(ClipSegError, match=expected):
-        PhraseCut(root, training=False)
+        PhraseCut(root)
     with pytest.warns(UserWarning, match="12 of 14 images are missing"):
-        dataset = PhraseCut(root, training=False, allow_missing=True)
+        dataset = PhraseCut(root, leniency=Leniency(allow_missing=True))
     assert [sample.image_key for sample in read_all(dataset)] == ["13", "14"]
     for image_id in (13, 14):
         (root / "images" / f"{image_id}.jpg").unlink()
     with pytest.warns(UserWarning, match="14 of 14"), pytest.raises(ClipSegError, match="no task with an image"):
-        PhraseCut(root, training=False, allow_missing=True)
+        PhraseCut(root, leniency=Leniency(allow_missing=True))
     (root / "images").rmdir()
     with pytest.raises(ClipSegError, match="14 of 14 images are missing"):
-        PhraseCut(root, training=False)
+        PhraseCut(root)
 
 
 def test_the_images_of_known_wrong_size_are_left_out(phrasecut_root: Factory) -> None:
@@ -258,12 +259,12 @@ def test_the_images_of_known_wrong_size_are_left_out(phrasecut_root: Factory) ->
 
     change(root / "image_data_split.json", rename)
     change(root / "refer_train.json", rename)
-    assert [sample.image_key for sample in read_all(PhraseCut(root, training=False))] == [
+    assert [sample.image_key for sample in read_all(PhraseCut(root))] == [
         "1",
         "3",
     ]  # though its photo is missing
     (root / "images" / "2.jpg").rename(root / "images" / "61564.jpg")
-    assert len(PhraseCut(root, training=False, skip_known_bad=False)) == 3
+    assert len(PhraseCut(root, leniency=Leniency(skip_known_bad=False))) == 3
 
 
 def test_links_may_not_leave_the_root(phrasecut_root: Factory, tmp_path: Path) -> None:
@@ -271,35 +272,35 @@ def test_links_may_not_leave_the_root(phrasecut_root: Factory, tmp_path: Path) -
     photo = root / "images" / "1.jpg"
     photo.rename(root / "photo.jpg")
     photo.symlink_to(root / "photo.jpg")  # stays inside
-    assert len(PhraseCut(root, training=False)) == 2
+    assert len(PhraseCut(root)) == 2
     photo.unlink()
     (root / "photo.jpg").rename(tmp_path / "photo.jpg")
     photo.symlink_to(tmp_path / "photo.jpg")
     with pytest.raises(ClipSegError, match=r"1\.jpg: a symbolic link that leaves"):
-        PhraseCut(root, training=False)
+        PhraseCut(root)
     photo.unlink()
     (root / "images").rename(tmp_path / "images")
     (root / "images").symlink_to(tmp_path / "images")
     with pytest.raises(ClipSegError, match="images: a symbolic link that leaves"):
-        PhraseCut(root, training=False)
+        PhraseCut(root)
     link = tmp_path / "link"
     link.symlink_to(root)
     (root / "images").unlink()
     (tmp_path / "images").rename(root / "images")
     (tmp_path / "photo.jpg").rename(root / "images" / "1.jpg")
-    assert len(PhraseCut(link, training=False)) == 2  # the root itself may be a link
+    assert len(PhraseCut(link)) == 2  # the root itself may be a link
 
 
 def test_a_folder_that_is_no_data_set_is_named_with_its_key(phrasecut_root: Factory, tmp_path: Path) -> None:
     with pytest.raises(ClipSegError, match=r"data\.root=.*nowhere: no such folder"):
-        PhraseCut(tmp_path / "nowhere", training=True)
+        PhraseCut(tmp_path / "nowhere", ReaderOptions(training=True))
     (tmp_path / "VOCdevkit").mkdir()
     with pytest.raises(ClipSegError, match=r"data\.root=.*not PhraseCut's layout.*found VOCdevkit"):
-        PhraseCut(tmp_path, training=True)
+        PhraseCut(tmp_path, ReaderOptions(training=True))
     root = phrasecut_root(1)
     (root / "image_data_split.json").unlink()
     with pytest.raises(ClipSegError, match=r"data\.root=.*image_data_split\.json"):
-        PhraseCut(root, training=True)
+        PhraseCut(root, ReaderOptions(training=True))
 
 
 def test_a_split_without_ground_truth_is_named(phrasecut_root: Factory) -> None:
@@ -308,13 +309,13 @@ def test_a_split_without_ground_truth_is_named(phrasecut_root: Factory) -> None:
     (root / "refer_input_test.json").write_text(json.dumps([entry]))
     for split in ("test", "input_test"):
         with pytest.raises(ClipSegError, match=r"no ground truth: .*fetch refer_test\.json, or choose one of train"):
-            PhraseCut(root, split=split, training=False)
+            PhraseCut(root, split=split)
     (root / "refer_input_test.json").rename(root / "refer_test.json")
     with pytest.raises(ClipSegError, match="task 1__9: no Polygons, as in a split without ground truth"):
-        PhraseCut(root, split="test", training=False)
+        PhraseCut(root, split="test")
     (root / "refer_test.json").write_text("[]")
     with pytest.raises(ClipSegError, match="split test has no task with an image"):
-        PhraseCut(root, split="test", training=False)
+        PhraseCut(root, split="test")
 
 
 def test_annotations_cut_off_in_the_middle_are_named(phrasecut_root: Factory) -> None:
@@ -323,7 +324,7 @@ def test_annotations_cut_off_in_the_middle_are_named(phrasecut_root: Factory) ->
         whole = (root / name).read_bytes()
         (root / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ClipSegError, match=f"{name}: not valid JSON.*cut off"):
-            PhraseCut(root, training=True)
+            PhraseCut(root, ReaderOptions(training=True))
         (root / name).write_bytes(whole)
 
 
@@ -331,16 +332,16 @@ def test_degenerate_polygons_stop_the_reader_unless_allowed(phrasecut_root: Fact
     root = phrasecut_root(1)
     change(root / "refer_train.json", lambda tasks: tasks[0].update(Polygons=[[[[1, 1], [5, 5]]]]))
     with pytest.raises(ClipSegError, match=r"refer_train\.json: entry 0, task 1__0: .*2 points.*data\.allow_degenerate=true"):
-        PhraseCut(root, training=True)
-    assert PhraseCut(root, training=False, allow_degenerate=True)[0].tasks[0].mask.sum() == 2
-    assert PhraseCut(root, training=False, allow_degenerate=True)[0].tasks[0].official.sum() == 5
+        PhraseCut(root, ReaderOptions(training=True))
+    assert PhraseCut(root, leniency=Leniency(allow_degenerate=True))[0].tasks[0].mask.sum() == 2
+    assert PhraseCut(root, leniency=Leniency(allow_degenerate=True))[0].tasks[0].official.sum() == 5
 
 
 def test_points_outside_the_image_and_empty_phrases_work(phrasecut_root: Factory) -> None:
     root = phrasecut_root(1)
     everywhere = [[[[-50, -50], [200, -50], [200, 200], [-50, 200]]]]
     change(root / "refer_train.json", lambda tasks: tasks[0].update(Polygons=everywhere, phrase=""))
-    task = PhraseCut(root, training=False)[0].tasks[0]
+    task = PhraseCut(root)[0].tasks[0]
     assert task.mask.all()
     assert task.phrase == ""
 
@@ -348,6 +349,6 @@ def test_points_outside_the_image_and_empty_phrases_work(phrasecut_root: Factory
 def test_wrong_options_are_named(phrasecut_root: Factory) -> None:
     root = phrasecut_root(1)
     with pytest.raises(ClipSegError, match=r"training\.phrases_per_image=0"):
-        PhraseCut(root, training=True, phrases_per_image=0)
+        PhraseCut(root, ReaderOptions(training=True, phrases_per_image=0))
     with pytest.raises(ClipSegError, match="seed=-1"):
-        PhraseCut(root, training=True, seed=-1)
+        PhraseCut(root, ReaderOptions(training=True, seed=-1))

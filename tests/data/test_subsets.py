@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.data.subsets import SUBSETS, Vocabulary, from_bits, read_vocabulary, size_subset, subsets_of, to_bits
@@ -107,10 +108,10 @@ def test_a_damaged_vocabulary_is_one_line(tmp_path: Path, file: str, content: st
 
 def test_the_reader_gives_each_task_its_subsets(phrasecut_root: Any) -> None:
     root = phrasecut_root(3)
-    dataset = PhraseCut(root, split="test", training=False)
+    dataset = PhraseCut(root, split="test")
     assert len(dataset.missing_subsets) == 2
     write_vocabulary(root)
-    dataset = PhraseCut(root, split="test", training=False)
+    dataset = PhraseCut(root, split="test")
     assert dataset.missing_subsets == {}
     batch = collate([dataset[item] for item in range(len(dataset))])
     assert len(batch.subsets) == len(batch)
@@ -119,6 +120,6 @@ def test_the_reader_gives_each_task_its_subsets(phrasecut_root: Any) -> None:
         size = "s_small" if share < 0.02 else "s_mid" if share <= 0.2 else "s_large"
         assert set(subsets) == {"c500+", "i_single", "p_name", "t_obj", "a200+", size}
     assert dataset.tasks.subsets.dtype == np.uint64
-    training = PhraseCut(root, split="test", training=True)
+    training = PhraseCut(root, ReaderOptions(training=True), split="test")
     assert training.missing_subsets == {}
     assert all(task.subsets == () for task in training[0].tasks)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
@@ -23,8 +24,8 @@ def items(data, epoch=0):
 
 def test_negatives_take_another_phrase_and_an_empty_mask(phrasecut_root):
     root = phrasecut_root(n=40, splits=("train",))
-    plain = {t.key: t for sample in items(PhraseCut(root, training=True)) for t in sample.tasks}
-    tasks = [t for s in items(PhraseCut(root, training=True, negatives=0.2)) for t in s.tasks]
+    plain = {t.key: t for sample in items(PhraseCut(root, ReaderOptions(training=True))) for t in sample.tasks}
+    tasks = [t for s in items(PhraseCut(root, ReaderOptions(training=True, negatives=0.2))) for t in s.tasks]
     negative = [task for task in tasks if not task.mask.any()]
     assert 0.1 < len(negative) / len(tasks) < 0.3
     assert all(task.phrase != plain[task.key].phrase for task in negative)
@@ -33,7 +34,7 @@ def test_negatives_take_another_phrase_and_an_empty_mask(phrasecut_root):
 
 def test_support_shows_the_phrase_and_where_it_occurs_once_text_alone_counts(phrasecut_root):
     root = phrasecut_root(n=6, splits=("train",))
-    data = PhraseCut(root, training=True, visual_support=True, negatives=0.5)
+    data = PhraseCut(root, ReaderOptions(training=True, visual_support=True, negatives=0.5))
     occurrences = dict(zip(*np.unique(data.tasks.phrases[:], return_counts=True), strict=True))
     for sample in items(data):
         for task in sample.tasks:
@@ -49,7 +50,7 @@ def test_items_are_functions_of_seed_epoch_and_index(phrasecut_root):
     root = phrasecut_root(n=5, splits=("train",))
 
     def drawn(seed, epoch):
-        data = PhraseCut(root, training=True, visual_support=True, negatives=0.3, seed=seed)
+        data = PhraseCut(root, ReaderOptions(training=True, visual_support=True, negatives=0.3, seed=seed))
         tasks = [task for sample in items(data, epoch) for task in sample.tasks]
         return [(t.key, t.phrase, t.seed, None if t.support is None else int(t.support.image.sum())) for t in tasks]
 
@@ -60,7 +61,7 @@ def test_items_are_functions_of_seed_epoch_and_index(phrasecut_root):
 
 def test_visual_evaluation_leaves_out_phrases_that_occur_once_and_never_shows_the_task_itself(phrasecut_root):
     root = phrasecut_root(n=4, splits=("test",))
-    data = PhraseCut(root, split="test", training=False, visual_support=True)
+    data = PhraseCut(root, ReaderOptions(visual_support=True), split="test")
     tasks = [(sample, task) for sample in items(data) for task in sample.tasks]
     assert all(task.support is not None for _, task in tasks)
     assert not any(
@@ -70,20 +71,21 @@ def test_visual_evaluation_leaves_out_phrases_that_occur_once_and_never_shows_th
 
 def test_one_phrase_has_no_negatives(phrasecut_root):
     root = phrasecut_root(n=1, splits=("train",))
+    options = ReaderOptions(training=True, negatives=0.2, exclude=lambda phrases: np.array(phrases) != "red")
     with pytest.raises(ClipSegError, match="negatives=0"):
-        PhraseCut(root, training=True, negatives=0.2, exclude=lambda phrases: np.array([p != "red" for p in phrases]))
+        PhraseCut(root, options)
 
 
 def test_exclusion_removes_phrases(phrasecut_root):
     root = phrasecut_root(n=3, splits=("train",))
-    data = PhraseCut(root, training=True, exclude=lambda phrases: np.array([p == "red" for p in phrases]))
+    data = PhraseCut(root, ReaderOptions(training=True, exclude=lambda phrases: np.array([p == "red" for p in phrases])))
     phrases = {task.phrase for sample in items(data) for task in sample.tasks}
     assert "red" not in phrases
     assert "green" in phrases
 
 
 def batch_of(root, **options):
-    data = PhraseCut(root, training=True, visual_support=True, **options)
+    data = PhraseCut(root, ReaderOptions(training=True, visual_support=True), **options)
     return collate([data[0, item] for item in range(4)])
 
 
@@ -132,8 +134,8 @@ def test_prompt_settings_that_cannot_be(options):
 
 def test_crops_have_a_key_of_their_own(phrasecut_root):
     root = phrasecut_root(n=2, splits=("train",), size=(48, 64))
-    cropped = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, training=True))}
-    whole = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, training=True, crop=False))}
+    cropped = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True)))}
+    whole = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True, crop=False)))}
     assert (cropped, whole) == ({(48, 48)}, {(48, 64), (64, 48)})
 
 

@@ -9,6 +9,7 @@ import torch
 import torch._inductor.config
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (imported before the clock of any test runs)
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
@@ -31,7 +32,7 @@ def small_model(**options):
 def run(root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, state=None, interruption=None, **settings):
     """Train `steps` steps; `stop_at` stands for a run that was ended early: the schedule is that of `steps`."""
     model = model or small_model()
-    data = PhraseCut(root, split="train", training=True, seed=3)
+    data = PhraseCut(root, ReaderOptions(training=True, seed=3), split="train")
     options = {"batch_size": 4, "validate_every": 1000, "checkpoint_every": 2, "log_every": 1, **settings}
     training = TrainingSettings(steps=steps, **options)
     scores = []
@@ -118,7 +119,7 @@ def test_one_batch_is_learnt_by_heart(phrasecut_root, tmp_path):
 
 def test_phrases_of_an_image_share_its_backbone_pass(phrasecut_root):
     root = phrasecut_root(n=2, splits=("train",))
-    data = PhraseCut(root, split="train", training=True, phrases_per_image=4)
+    data = PhraseCut(root, ReaderOptions(training=True, phrases_per_image=4), split="train")
     model = small_model()
     passes = []
     model.backbone.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))

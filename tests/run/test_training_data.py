@@ -10,6 +10,7 @@ from made_data import polygon, write_coco, write_folder, write_lvis
 import evaluate
 import train
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.coco import coco20i_validation
 from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.errors import ClipSegError
@@ -90,7 +91,10 @@ def test_lvis_is_trained_on_by_the_names_of_its_classes(call, tmp_path):
     def zebra(names):
         return np.array([name == "zebra" for name in names])
 
-    for data in (lvis_names(tmp_path / "lvis", exclude=zebra), lvis_training(tmp_path / "lvis", exclude=zebra)):
+    for data in (
+        lvis_names(tmp_path / "lvis", exclude=zebra),
+        lvis_training(tmp_path / "lvis", ReaderOptions(training=True, exclude=zebra, visual_support=True)),
+    ):
         assert {task.phrase for item in range(len(data)) for task in data[0, item].tasks} == {"bus"}
 
 

@@ -29,6 +29,7 @@ from places import CONFIGS
 from reference import narrow_config, save_reference
 from safetensors.torch import save_file
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.readers.coco import coco20i_training, coco_source
 from clipseg.data.readers.episodes import read_episodes
@@ -145,7 +146,7 @@ def phrasecut(root: Path) -> Path:
 
 
 def read_phrasecut(root: Path) -> list[Any]:
-    data = PhraseCut(root, split="val", training=False)
+    data = PhraseCut(root, split="val")
     objects = attempt(lambda: PhraseCutObjects(data))
     return [*(data[item] for item in range(len(data))), *(objects[item] for item in range(len(objects or ())))]
 
@@ -181,14 +182,16 @@ DATA_SETS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     "coco": (lambda root: write_coco(root, OBJECTS), people),
     "coco training": (
         lambda root: write_coco(root, OBJECTS),
-        lambda root: read_all(coco20i_training(root, split="val2014", fold=1, visual_support=True, negatives=0.5)),
+        lambda root: read_all(
+            coco20i_training(root, ReaderOptions(training=True, visual_support=True, negatives=0.5), split="val2014", fold=1)
+        ),
     ),
     "lvis": (
         lambda root: write_lvis(root, {2: [("horse", BOX), ("zebra", BOX)], 3: [("horse", BOX)]}),
         lambda root: read_all(lvis_names(root)),
     ),
     "episodes": (voc, lambda root: read_all(pascal_one_shot(root, fold=1, episodes=root / "episodes.json"))),
-    "folder": (folder, lambda root: read_all(FolderData(root, training=False))),
+    "folder": (folder, lambda root: read_all(FolderData(root))),
 }
 
 
@@ -256,7 +259,7 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
     @given(data=st.data(), kind=st.sampled_from(sorted(masks)))
     def check(data: st.DataObject, kind: str) -> None:
         (tmp_path / "mask").write_bytes(data.draw(bent(masks[kind])))
-        attempt(lambda: read_all(FolderData(tmp_path, training=False)))
+        attempt(lambda: read_all(FolderData(tmp_path)))
 
     check()
 

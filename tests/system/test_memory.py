@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Sample
 from clipseg.network.model import CLIPSeg, create_model
@@ -38,7 +39,7 @@ def model() -> CLIPSeg:
 
 
 def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Path], tmp_path: Path) -> None:
-    data = PhraseCut(phrasecut_root(2, splits=("train",)), training=True, negatives=0.2)
+    data = PhraseCut(phrasecut_root(2, splits=("train",)), ReaderOptions(training=True, negatives=0.2))
     seen: list[tuple[int, int, int]] = []
 
     def validate(_: int) -> float:
@@ -92,7 +93,7 @@ class Repeated(Dataset[Sample]):
 
 
 def test_evaluation_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Path]) -> None:
-    data = Repeated(PhraseCut(phrasecut_root(2, splits=("test",)), split="test", training=False), 290)
+    data = Repeated(PhraseCut(phrasecut_root(2, splits=("test",)), split="test"), 290)
     evaluation = Evaluation(
         model=model,
         data=data,

@@ -158,7 +158,7 @@ def test_phrasecut_names_stay_inside(phrasecut_root):
             path = root / f"{file}.json"
             before = path.read_text()
             edit_all(path, field, name)
-            refused(lambda: PhraseCut(root, training=False), f"{field} is")
+            refused(lambda: PhraseCut(root), f"{field} is")
             path.write_text(before)
 
 
@@ -236,7 +236,7 @@ def test_paths_of_a_folder_stay_inside(tmp_path):
     for field in ("image", "mask"):
         for name in [*OUTSIDE, "../secret.jpg", "link.jpg", str(tmp_path / "secret.jpg")]:
             (root / "train.jsonl").write_text(json.dumps(good | {field: name}))
-            refused(lambda: FolderData(root, training=False), f"line 1: {field}")
+            refused(lambda: FolderData(root), f"line 1: {field}")
 
 
 def test_episodes_name_images_of_the_data_alone(tmp_path):
@@ -449,7 +449,7 @@ def test_masks_that_would_fill_the_memory_are_refused(tmp_path):
     photo(root / "1.jpg")
     (root / "1.png").write_bytes(BOMBS["palette"])
     (root / "train.jsonl").write_text(json.dumps({"image": "1.jpg", "mask": "1.png", "phrase": "x"}))
-    refused(lambda: FolderData(root, training=False)[0], "decompression bomb")
+    refused(lambda: FolderData(root)[0], "decompression bomb")
 
 
 def test_a_pipe_is_no_picture(tmp_path):
@@ -481,9 +481,9 @@ def test_huge_polygons_of_phrasecut_are_drawn_in_no_time(phrasecut_root):
     root = phrasecut_root(1, splits=("train",))
     far = [[10**6, 10**6], [-(10**6), -(10**6)]] * 5000
     edit_all(root / "refer_train.json", "Polygons", [[far]])
-    assert PhraseCut(root, training=False)[0].tasks[0].official.any()  # by pixel centres, edges passed twice cancel out
+    assert PhraseCut(root)[0].tasks[0].official.any()  # by pixel centres, edges passed twice cancel out
     edit_all(root / "refer_train.json", "Polygons", [[[[10**9, 0], [0, 10**9], [5, 5]]]])
-    refused(lambda: PhraseCut(root, training=False), "expected finite pixel coordinates")
+    refused(lambda: PhraseCut(root), "expected finite pixel coordinates")
 
 
 DEEP = "[" * 200_000 + "]" * 200_000
@@ -494,13 +494,13 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path, phrasecut_root):
     for file in ("image_data_split.json", "refer_train.json"):
         before = (root / file).read_text()
         (root / file).write_text(DEEP)
-        refused(lambda: PhraseCut(root, training=False), "not valid JSON")
+        refused(lambda: PhraseCut(root), "not valid JSON")
         (root / file).write_text(before)
     write_coco(tmp_path / "coco", {5: []}).write_text(DEEP)
     refused(lambda: people(tmp_path / "coco"), "not valid JSON")
     photo(tmp_path / "folder" / "1.jpg")
     (tmp_path / "folder" / "train.jsonl").write_text(DEEP)
-    refused(lambda: FolderData(tmp_path / "folder", training=False), "not valid JSON")
+    refused(lambda: FolderData(tmp_path / "folder"), "not valid JSON")
     write_voc(tmp_path / "voc", {f"2007_{n:06d}": {"cat": (2, 2, 9, 9)} for n in (33, 61)})
     (tmp_path / "episodes.json").write_text(DEEP)
     refused(lambda: pascal_one_shot(tmp_path / "voc", fold=1, episodes=tmp_path / "episodes.json"), "not valid JSON")
@@ -512,11 +512,11 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path, phrasecut_root):
 def test_a_phrase_without_end_is_refused(tmp_path, phrasecut_root):
     root = phrasecut_root(1, splits=("train",))
     edit_all(root / "refer_train.json", "phrase", "x" * 10**6)
-    refused(lambda: PhraseCut(root, training=False), "phrase is 'xxx.*expected text, of at most 1000 letters")
+    refused(lambda: PhraseCut(root), "phrase is 'xxx.*expected text, of at most 1000 letters")
     photo(tmp_path / "folder" / "1.jpg")
     line = {"image": "1.jpg", "polygons": [[[1, 1], [5, 1], [5, 5]]], "phrase": "x" * 10**6}
     (tmp_path / "folder" / "train.jsonl").write_text(json.dumps(line))
-    refused(lambda: FolderData(tmp_path / "folder", training=False), "at most 1000 letters")
+    refused(lambda: FolderData(tmp_path / "folder"), "at most 1000 letters")
 
 
 def test_results_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):

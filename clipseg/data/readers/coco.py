@@ -3,10 +3,12 @@
 Source: the paper, Sec. 4.3, Tab. 6.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
 from clipseg.data.layout import annotation_files, wrong_layout
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.episodes import EpisodeReader, draw_episodes, read_episodes
 from clipseg.data.readers.instance_tasks import InstanceTasks
 from clipseg.data.readers.instances import InstanceSource, read_instances
@@ -55,41 +57,21 @@ def coco20i(
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
 
 
-def coco20i_training(
-    root: str | Path,
-    *,
-    split: str = "train2014",
-    fold: int,
-    seed: int = 0,
-    phrases_per_image: int = 1,
-    negatives: float = 0.0,
-    visual_support: bool = True,
-) -> InstanceTasks:
+def coco20i_training(root: str | Path, options: ReaderOptions, *, split: str = "train2014", fold: int) -> InstanceTasks:
     """Training on the sixty classes that a fold does not hold out: every image, whole, and class it shows, once an epoch.
 
     Args:
         root: as in `coco20i`.
+        options: how items are made of the tasks; images are never cropped.
         split: of the images.
         fold: 0 to 3, whose classes are left out.
-        seed: of order, supports and negatives.
-        phrases_per_image: classes that share an image's pass through the backbone.
-        negatives: how often a task gets a class its image does not show, and an empty mask (Tab. 6, COCO+N).
-        visual_support: give each task another image of its class.
 
     Raises:
         ClipSegError: as in `coco20i`.
     """
     held_out = coco20i_fold(fold)
     source = coco_source(root, split=split, classes=tuple(name for name in COCO_CLASSES if name not in held_out))
-    return InstanceTasks(
-        source,
-        split=split,
-        seed=seed,
-        phrases_per_image=phrases_per_image,
-        negatives=negatives,
-        visual_support=visual_support,
-        crop=False,
-    )
+    return InstanceTasks(source, replace(options, crop=False), split=split)
 
 
 def coco20i_validation(

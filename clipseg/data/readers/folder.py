@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipseg.data.annotations import LONGEST_PHRASE, PackedStrings, is_text, polygon_points
 from clipseg.data.layout import check_inside, wrong_layout
-from clipseg.data.phrase_tasks import PhraseFilter, PhraseTasks
+from clipseg.data.phrase_tasks import EVALUATION, PhraseTasks, ReaderOptions
 from clipseg.data.rasterise import rasterise
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image, read_mask
@@ -26,31 +26,14 @@ class FolderData(PhraseTasks):
 
     Args:
         root: the folder.
+        options: how items are made of the tasks.
         split: the name of a JSON Lines file in it, without its ending.
-        training: shuffle and crop.
-        seed: of order, crops and all later choices.
-        phrases_per_image: tasks that share an image's crop and its pass through the backbone; the paper's is 1.
-        negatives: how often a task gets another phrase of the data set and an empty mask; PhraseCut+ 0.2 (training).
-        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
-            not in evaluation.
-        exclude: which phrases to leave out: phrases `[T]` -> bool `[T]`.
 
     Raises:
         ClipSegError: the folder, the split or a file is missing, a line is malformed, or a path leaves the folder.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        split: str = "train",
-        training: bool,
-        seed: int = 0,
-        phrases_per_image: int = 1,
-        negatives: float = 0.0,
-        visual_support: bool = False,
-        exclude: PhraseFilter | None = None,
-    ) -> None:
+    def __init__(self, root: str | Path, options: ReaderOptions = EVALUATION, *, split: str = "train") -> None:
         self.root = Path(root)
         path = folder_splits(self.root).get(split)
         if path is None:
@@ -58,26 +41,18 @@ class FolderData(PhraseTasks):
             raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {known}")
         lines = read_lines(path)
         phrases = PackedStrings(line["phrase"] for line in lines)
-        self._phrase_of_row = phrases
         self._targets = PackedStrings(json.dumps(line.get("mask", line.get("polygons"))) for line in lines)
         self._numbers = [line["line"] for line in lines]
         self._path = path
-        kept = np.ones(len(lines), dtype=np.bool_) if exclude is None else ~exclude(phrases)
         super().__init__(
+            options,
             keys=PackedStrings(f"{split}/{line['line']:06d}" for line in lines),
             phrases=phrases,
             images=np.array([line["image"] for line in lines], dtype=np.str_),
-            task_rows=np.flatnonzero(kept),
-            training=training,
-            seed=seed,
-            phrases_per_image=phrases_per_image,
-            negatives=negatives,
-            visual_support=visual_support,
+            task_rows=np.arange(len(lines)),
+            groups=phrases,
             where=f"{path}:",
         )
-
-    def _group(self, row: int) -> str:
-        return self._phrase_of_row[row]
 
     def _read_image(self, number: int) -> torch.Tensor:
         return read_image(self.root / str(self.image_ids[number]), exif=False)

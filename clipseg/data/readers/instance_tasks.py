@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg.data.annotations import PackedStrings
-from clipseg.data.phrase_tasks import PhraseTasks
+from clipseg.data.phrase_tasks import PhraseTasks, ReaderOptions
 from clipseg.data.readers.instances import InstanceSource
 
 
@@ -14,28 +14,14 @@ class InstanceTasks(PhraseTasks):
 
     Args:
         source: photos and masks.
+        options: how items are made of the tasks; a negative is a class that its image does not show, with an empty mask.
         split: the first part of every key.
-        seed: of order, crops, supports and negatives.
-        phrases_per_image: tasks that share an image's crop and its pass through the backbone.
-        negatives: how often a task gets a class its image does not show, and an empty mask.
-        visual_support: give tasks a support sample of their class.
-        crop: take a random square crop, as on PhraseCut; else the whole image.
 
     Raises:
         ClipSegError: a setting that cannot be, or no tasks.
     """
 
-    def __init__(
-        self,
-        source: InstanceSource,
-        *,
-        split: str,
-        seed: int,
-        phrases_per_image: int,
-        negatives: float,
-        visual_support: bool,
-        crop: bool = True,
-    ) -> None:
+    def __init__(self, source: InstanceSource, options: ReaderOptions, *, split: str) -> None:
         self._source = source
         images_by_class = source.images_by_class()
         image_ids = [image_id for images in images_by_class.values() for image_id in images]
@@ -43,16 +29,12 @@ class InstanceTasks(PhraseTasks):
         self._names = PackedStrings(names)
         pairs = zip(image_ids, names, strict=True)
         super().__init__(
+            options,
             keys=PackedStrings(f"{split}/{image_id}__{name.replace(' ', '_')}" for image_id, name in pairs),
             phrases=self._names,
             images=np.array(image_ids, dtype=np.int64),
             task_rows=np.arange(len(names)),
-            training=True,
-            crop=crop,
-            seed=seed,
-            phrases_per_image=phrases_per_image,
-            negatives=negatives,
-            visual_support=visual_support,
+            groups=self._names,
             where=f"{source.table.path}: the classes of training",
         )
         self._rows_of_image = np.argsort(self._image_of_task, kind="stable")
@@ -65,9 +47,6 @@ class InstanceTasks(PhraseTasks):
         shown = [self._index.number(other) for other in rows]
         absent = np.setdiff1d(np.arange(len(self._index.phrases)), shown)
         return int(rng.choice(absent)) if len(absent) else self._index.number(row)
-
-    def _group(self, row: int) -> str:
-        return self._names[row]
 
     def _read_image(self, number: int) -> Tensor:
         return self._source.read_image(str(self.image_ids[number]))

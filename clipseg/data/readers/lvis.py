@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from clipseg.data.classes import LVIS_PROMPTS
-from clipseg.data.phrase_tasks import PhraseFilter
+from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions
 from clipseg.data.readers.coco import annotation_file
 from clipseg.data.readers.episodes import EpisodeReader, all_episodes
 from clipseg.data.readers.instance_tasks import InstanceTasks
@@ -37,38 +37,31 @@ def lvis_prompts(root: str | Path, *, split: str = "val", kind: str, seed: int =
     return EpisodeReader(source, all_episodes(source.images_by_class()), about=about, seed=seed, visual_support=False)
 
 
-def lvis_training(
-    root: str | Path,
-    *,
-    split: str = "train",
-    seed: int = 0,
-    phrases_per_image: int = 1,
-    negatives: float = 0.0,
-    visual_support: bool = True,
-    exclude: PhraseFilter | None = None,
-) -> InstanceTasks:
-    """Training on the classes of LVIS, by their names (Tab. 8, CLIPSeg (LVIS)); arguments as in `coco20i_training`.
+def lvis_training(root: str | Path, options: ReaderOptions, *, split: str = "train") -> InstanceTasks:
+    """Training on the classes of LVIS, by their names (Tab. 8, CLIPSeg (LVIS)).
 
     Args:
-        exclude: which names to leave out: names `[C]` -> bool `[C]`.
+        root: as in `lvis_prompts`.
+        options: how items are made of the tasks.
+        split: of the images.
 
     Raises:
         ClipSegError: another layout, no such split, malformed annotations, or pycocotools is missing.
     """
-    return InstanceTasks(
-        _named_source(root, split, exclude),
-        split=split,
-        seed=seed,
-        phrases_per_image=phrases_per_image,
-        negatives=negatives,
-        visual_support=visual_support,
-    )
+    return InstanceTasks(_named_source(root, split, options.exclude), options, split=split)
 
 
 def lvis_names(root: str | Path, *, split: str = "val", seed: int = 0, exclude: PhraseFilter | None = None) -> EpisodeReader:
     """What `lvis_training` learns, on whole photos: each image and each class it shows, asked for by its name.
 
-    Arguments and errors as in `lvis_training`.
+    Args:
+        root: as in `lvis_prompts`.
+        split: of the images.
+        seed: of the choices of templates.
+        exclude: which names to leave out: names `[C]` -> bool `[C]`.
+
+    Raises:
+        ClipSegError: as in `lvis_training`.
     """
     source = _named_source(root, split, exclude)
     about: dict[str, str | int] = {"benchmark": "lvis_names", "split": split}

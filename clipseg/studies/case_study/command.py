@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ClipSegError(
             f"--threshold {arguments.threshold:g} --seed {arguments.seed}; expected a probability, and a seed of at least 0"
         )
-    from clipseg.data.phrasecut import PhraseCut
+    from clipseg.data.phrasecut import Leniency, PhraseCut
     from clipseg.network.weights import load
     from clipseg.run.distributed import choose_device
     from clipseg.run.loading import data_root
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from clipseg.studies.case_study.run import CaseSettings, pick_photo, study_photo, study_split
 
     # One photo that is missing is no reason to show none of the others.
-    data = PhraseCut(data_root(arguments.root), split=arguments.split, training=False, allow_missing=True)
+    data = PhraseCut(data_root(arguments.root), split=arguments.split, leniency=Leniency(allow_missing=True))
     item = pick_photo(data, image_id=arguments.image_id, seed=arguments.seed)
     model = load(arguments.weights, device=choose_device(arguments.device))
     settings = CaseSettings(

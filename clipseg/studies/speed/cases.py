@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.rasterise import rasterise
 from clipseg.data.sample import Batch, collate
@@ -128,7 +129,7 @@ class Contests:
 
     def training(self) -> Contest:
         """A whole step, batch 8, by text: resize, forward, backward, AdamW."""
-        data = PhraseCut(self.root, training=True, split="test")
+        data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
         batch = collate([data[epoch, 0] for epoch in range(8)]).to(self.device)
         condition = Conditioner(PromptSettings())
         masks = resize_masks(batch.masks, self.size)
@@ -153,7 +154,7 @@ class Contests:
 
     def evaluation(self) -> Contest:
         """Five photos with 28 phrases, from JPEG to counts; the reference has our reader and our counts."""
-        data = PhraseCut(self.root, training=False, split="test")
+        data = PhraseCut(self.root, split="test")
         evaluation = Evaluation(
             model=self.model,
             data=data,
@@ -215,7 +216,7 @@ class Contests:
     def reader(self) -> Contest:
         """JPEG and polygons to a cropped uint8 sample with its mask."""
         _require("skimage", "reader")
-        data = PhraseCut(self.root, training=True, split="test")
+        data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
         path, polygon = self.root / "images" / "0.jpg", data.tasks.polygons(0)[0]
         item = next(n for n in range(len(data)) if data.epoch_plan(0)[n].tolist() == [0])
 

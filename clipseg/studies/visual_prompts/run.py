@@ -45,15 +45,7 @@ def object_source(root: Path, *, split: str, settings: EvaluationData) -> Object
     """The objects of a data root: LVIS by the authors' pairs where its annotations are there, else PhraseCut's layout."""
     if annotation_files(root, "lvis_v1_"):
         return LVISPairs(root, split=split, allow_missing=settings.allow_missing)
-    data = PhraseCut(
-        root,
-        split=split,
-        training=False,
-        skip_known_bad=settings.skip_known_bad,
-        allow_missing=settings.allow_missing,
-        allow_degenerate=settings.allow_degenerate,
-    )
-    return PhraseCutObjects(data)
+    return PhraseCutObjects(PhraseCut(root, split=split, leniency=settings))
 
 
 class PromptStudy:

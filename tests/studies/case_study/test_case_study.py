@@ -41,7 +41,7 @@ def model() -> CLIPSeg:
 
 @pytest.fixture
 def data(phrasecut_root: Callable[..., Path]) -> PhraseCut:
-    return PhraseCut(phrasecut_root(3), split="test", training=False)
+    return PhraseCut(phrasecut_root(3), split="test")
 
 
 def made_case(*counts: tuple[int, int], tests: IntensityTests = NOTHING, phrase: str = "leg") -> Case:

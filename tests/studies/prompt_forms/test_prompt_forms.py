@@ -74,7 +74,7 @@ def test_forms_are_the_bare_phrase_each_template_and_the_means() -> None:
 def test_side_by_side_gives_what_each_form_gives_on_its_own(phrasecut_root) -> None:
     evaluation = Evaluation(
         model=create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64),
-        data=PhraseCut(phrasecut_root(2), split="test", training=False),
+        data=PhraseCut(phrasecut_root(2), split="test"),
         condition=Conditioner(FORMS[BARE]),
         threshold=0.5,
         provenance={"benchmark": "prompt_forms"},

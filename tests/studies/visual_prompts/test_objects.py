@@ -17,7 +17,7 @@ def objects_of(root, change=None):
         for task in tasks:
             change(task)
         path.write_text(json.dumps(tasks))
-    return PhraseCutObjects(PhraseCut(root, split="test", training=False))
+    return PhraseCutObjects(PhraseCut(root, split="test"))
 
 
 def test_images_with_three_names_and_their_name_tasks(phrasecut_root):
