@@ -1,20 +1,20 @@
 """One photo from a web address, whole and decodable, or a reason why not. Tries again what may pass, never what will not."""
 
-import http.client
-import random
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
-from typing import IO
+from typing import TYPE_CHECKING, Any
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.image_io import read_image
+
+if TYPE_CHECKING:
+    import requests
 
 LARGEST_PHOTO_BYTES = 64 * 2**20  # Visual Genome's weigh 0.1 MB on average
 _CHUNK_BYTES = 2**16
+_MOST_THREADS = 256  # that may hold a connection each
 _MAY_PASS = {408, 425, 429, *range(500, 600)}  # timeout, too early, too many requests, the server's own errors
 
 
@@ -55,14 +55,14 @@ class PhotoFetcher:
         attempts: how often a photo is tried.
         silence_seconds: an attempt ends when the server sends nothing for so long.
         longest_seconds: the photo itself may take so long, however steadily it drips.
-        pause_seconds: before the second attempt; doubled before each later one, plus up to as much again at random.
+        pause_seconds: grows before each attempt from the third on, as urllib3's `backoff_factor`.
     """
 
     attempts: int = 4
     silence_seconds: float = 20.0
     longest_seconds: float = 120.0
     pause_seconds: float = 1.0
-    _opener: urllib.request.OpenerDirector = field(init=False, repr=False, default_factory=lambda: _opener())
+    _session: "requests.Session" = field(init=False, repr=False, default_factory=lambda: _open_session())
     _stopped: threading.Event = field(init=False, repr=False, default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -79,27 +79,29 @@ class PhotoFetcher:
         Raises:
             FetchError: it could not be had, or is no whole photo of this size.
         """
+        from urllib3 import Retry
+
         check_url(url)
-        for attempt in range(1, self.attempts + 1):
+        retry = Retry(self.attempts, backoff_factor=self.pause_seconds, backoff_jitter=self.pause_seconds)
+        while True:
             try:
                 return self._try(url, size)
             except FetchError as error:
                 if not error.may_pass:
                     raise
-                pause = self.pause_seconds * 2 ** (attempt - 1) * (1 + random.random())
-                if attempt == self.attempts or self._stopped.wait(pause):
-                    raise FetchError(f"{error} (attempt {attempt})", may_pass=True) from error
-        raise AssertionError(f"attempts={self.attempts}")
+                retry = retry.increment(error=error)
+                if not retry.total or self._stopped.wait(retry.get_backoff_time()):
+                    raise FetchError(f"{error} (attempt {len(retry.history)})", may_pass=True) from error
 
     def _try(self, url: str, size: tuple[int, int] | None) -> bytes:
+        import requests
+        import urllib3
+
         try:
             content, kind = self._read(url)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise FetchError(f"{url}: status {error.code} {error.reason}", may_pass=error.code in _MAY_PASS) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            raise FetchError(f"{url}: {reason or type(error).__name__}", may_pass=True) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            passing = not isinstance(error, requests.TooManyRedirects)
+            raise FetchError(f"{url}: {one_line(error)}", may_pass=passing) from error
         try:
             height, width = read_image(content, name=url, exif=False).shape[1:]
         except ClipSegError as error:
@@ -112,40 +114,33 @@ class PhotoFetcher:
         """The body and the type the server gives it."""
         end = time.monotonic() + self.longest_seconds
         content = bytearray()
-        with self._opener.open(url, timeout=self.silence_seconds) as response:
+        with self._session.get(url, timeout=self.silence_seconds, stream=True) as response:
+            if not response.ok:
+                may_pass = response.status_code in _MAY_PASS
+                raise FetchError(f"{url}: status {response.status_code} {response.reason}", may_pass=may_pass)
             # `read1` returns what has arrived; `read` would wait for a full chunk, however slowly that drips in.
-            while chunk := response.read1(_CHUNK_BYTES):
+            while chunk := response.raw.read1(_CHUNK_BYTES):
                 content += chunk
                 if time.monotonic() > end:
                     raise FetchError(f"{url}: not whole after {self.longest_seconds:g} s", may_pass=True)
                 if len(content) > LARGEST_PHOTO_BYTES:
                     raise FetchError(f"{url}: over {LARGEST_PHOTO_BYTES:,} bytes, which is no photo", may_pass=False)
-            announced = response.headers.get("Content-Length", "")
-            kind = response.headers.get_content_type()
-        if announced.isdigit() and int(announced) != len(content):
-            raise FetchError(f"{url}: ended after {len(content):,} of {announced} bytes", may_pass=True)
-        return bytes(content), kind
+            return bytes(content), response.headers.get("Content-Type", "nothing")
 
 
-class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        check_url(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+def _open_session() -> "requests.Session":
+    try:
+        import requests
+    except ImportError as error:
+        raise ClipSegError("photos are fetched by requests: pip install 'clipseg[download]'") from error
+    session = requests.Session()
+    session.headers.update({"User-Agent": "clipseg", "Accept-Encoding": "identity"})
+    session.hooks["response"].append(_check_redirect)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MOST_THREADS))
+    return session
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """As `urllib.request.build_opener`, without files and FTP."""
-    opener = urllib.request.OpenerDirector()
-    opener.addheaders = [("User-Agent", "clipseg")]
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _CheckedRedirects(),
-    ):
-        opener.add_handler(handler)
-    return opener
+def _check_redirect(response: "requests.Response", **_: Any) -> None:
+    if response.is_redirect:
+        check_url(urllib.parse.urljoin(response.url, response.headers["Location"]))
