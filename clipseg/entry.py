@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from clipseg.errors import ClipSegError, Stopped, one_line
+from clipseg.errors import ClipSegError, Stopped, one_line, printable
 from clipseg.files import DISK_ERRORS, remedy
 
 T = TypeVar("T")
@@ -81,13 +81,8 @@ def _is_output_closed() -> bool:
 
 def _fail(message: str, *, status: int = 2) -> int:
     if _claim_error_report():
-        print(f"error: {_printable(message)}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     return status
-
-
-def _printable(text: str) -> str:
-    """On one line, and without what would steer a terminal: file names and phrases are other people's text."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _claim_error_report() -> bool:
@@ -103,7 +98,7 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
     """A warning in one line; where in our code it arose helps no user."""
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main and not issubclass(category, (DeprecationWarning, FutureWarning)):
-        print(f"warning: {_printable(str(message))}", file=sys.stderr)
+        print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _quiet_disk_errors(failure: threading.ExceptHookArgs) -> None:

@@ -16,6 +16,11 @@ class Stopped(BaseException):
     """
 
 
+def printable(text: str) -> str:
+    """Return other people's text (file names, phrases) on one line, and without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -18,16 +18,16 @@ def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
         "device": device,
-        "machine": _machine(),
+        "machine": f"{processor_name()}, {os.cpu_count()} cores",
     }
 
 
-def _machine() -> str:
-    """The processor's name where the system tells it, its kind elsewhere, and how many cores there are."""
+def processor_name() -> str:
+    """Return the processor's name where the system tells it, its kind elsewhere."""
     information = Path("/proc/cpuinfo")
     text = information.read_text(encoding="utf-8", errors="replace") if information.is_file() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    return names[0] if names else platform.machine()
 
 
 def _commit() -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from clipseg.errors import printable
 from clipseg.files import atomic_write
 from clipseg.measure.intensity import ALPHA, Difference, IntensityTests, Region
 from clipseg.measure.page import write_page
@@ -141,11 +142,6 @@ def percent(value: float | None) -> str:
     return "No Overlap" if value is None else f"{value:.2f}"
 
 
-def printable(text: str) -> str:
-    """Text of others without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def case_to_json(case: Case) -> dict[str, Any]:
     """The photo as plain values: percentages (null for No Overlap), and the tests with adjusted p-values."""
     fields = {
@@ -170,9 +166,8 @@ def write_figure(path: Path, case: Case, strips: Sequence[bytes]) -> None:
     height = max(picture.height / picture.width for picture in pictures)
     figure = Figure(figsize=(9, (9 * height + 0.4) * len(strips)), dpi=100, layout="constrained")
     for axes, phrase, picture in zip(figure.subplots(len(strips), squeeze=False)[:, 0], case.phrases, pictures, strict=True):
-        title = " ".join(printable(phrase.phrase).split())
         # A phrase may hold dollar signs, which are no formula.
-        axes.set_title(f"{title[:80]}: IoU {percent(phrase.iou)}", fontsize=10, parse_math=False)
+        axes.set_title(f"{printable(phrase.phrase)[:80]}: IoU {percent(phrase.iou)}", fontsize=10, parse_math=False)
         axes.set_axis_off()
         axes.imshow(np.asarray(picture))
     with atomic_write(path) as file, warnings.catch_warnings():

@@ -37,10 +37,10 @@ from clipseg.studies.speed.references import (
     polygon_mask,
     read_by_polygon2mask,
 )
-from clipseg.studies.speed.timing import Contest, peak_mib
+from clipseg.studies.speed.timing import Case, peak_mib
 
 
-class Contests:
+class Cases:
     """The rows of the benchmark's table, made when they are asked for.
 
     Args:
@@ -53,7 +53,7 @@ class Contests:
         self.folder = folder
         self.device = next(model.decoder.parameters()).device
         self.size = (model.config.image_size, model.config.image_size)
-        self.makers: dict[str, Callable[[], Contest]] = {
+        self.makers: dict[str, Callable[[], Case]] = {
             "prompt": lambda: self.segmentation(1),
             "prompts": lambda: self.segmentation(8),
             "training": self.training,
@@ -80,10 +80,10 @@ class Contests:
         draw_data_set(self.folder)
         return self.folder
 
-    def segmentation(self, prompts: int) -> Contest:
+    def segmentation(self, prompts: int) -> Case:
         """One image, some prompts: logits."""
         ours, theirs = self._ways(prompts)
-        return Contest(
+        return Case(
             name=f"{prompts} prompt{'s' * (prompts > 1)}, one image",
             ours=ours,
             theirs=theirs,
@@ -127,7 +127,7 @@ class Contests:
             )
         return rows
 
-    def training(self) -> Contest:
+    def training(self) -> Case:
         """A whole step, batch 8, by text: resize, forward, backward, AdamW."""
         data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
         batch = collate([data[epoch, 0] for epoch in range(8)]).to(self.device)
@@ -144,7 +144,7 @@ class Contests:
             with torch.no_grad():
                 return _distance(forward(self.model, batch, condition)[0], theirs())
 
-        return Contest(
+        return Case(
             name="training step, batch 8, text",
             ours=_training_step(self.model, lambda: forward(self.model, batch, condition)),
             theirs=_training_step(self.reference, lambda: (theirs(), masks)),
@@ -152,7 +152,7 @@ class Contests:
             difference=difference,
         )
 
-    def evaluation(self) -> Contest:
+    def evaluation(self) -> Case:
         """Five photos with 28 phrases, from JPEG to counts; the reference has our reader and our counts."""
         data = PhraseCut(self.root, split="test")
         evaluation = Evaluation(
@@ -184,7 +184,7 @@ class Contests:
             ours, other = evaluation.run().counts, theirs()
             return float((np.abs(ours.tp - other.tp) + np.abs(ours.fp - other.fp)).max() / ours.pixels.min())
 
-        return Contest(
+        return Case(
             name=f"evaluation, {len(PER_IMAGE)} photos of 5.6 phrases",
             ours=evaluation.run,
             theirs=theirs,
@@ -193,7 +193,7 @@ class Contests:
             tolerance=1e-3,
         )
 
-    def metrics(self) -> Contest:
+    def metrics(self) -> Case:
         """Counts of one sample at 49 thresholds."""
         generator = np.random.default_rng(0)
         probabilities = generator.random(self.size, dtype=np.float32)
@@ -203,7 +203,7 @@ class Contests:
             ours = count(probabilities[None], mask[None])
             return float(np.abs(np.stack([ours.tp[0], ours.fp[0]], axis=1) - counts_by_sorting(probabilities, mask)).max())
 
-        return Contest(
+        return Case(
             name=f"metrics, one {self.size[0]}×{self.size[1]} sample",
             ours=lambda: count(probabilities[None], mask[None]),
             theirs=lambda: counts_by_sorting(probabilities, mask),
@@ -213,7 +213,7 @@ class Contests:
             with_flops=False,
         )
 
-    def reader(self) -> Contest:
+    def reader(self) -> Case:
         """JPEG and polygons to a cropped uint8 sample with its mask."""
         _require("skimage", "reader")
         data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
@@ -225,7 +225,7 @@ class Contests:
             assert (ours.image.shape, ours.tasks[0].mask.shape) == (image.shape, mask.shape)
             return float((rasterise([polygon], *PHOTO) != polygon_mask(polygon)).mean())
 
-        return Contest(
+        return Case(
             name="reader: JPEG, mask and crop",
             ours=lambda: data[0, item],
             theirs=lambda: read_by_polygon2mask(path, polygon, np.random.default_rng(0)),

@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from clipseg.network.weights import load
     from clipseg.run.distributed import choose_device
     from clipseg.run.provenance import package_version, provenance
-    from clipseg.studies.speed.cases import Contests
-    from clipseg.studies.speed.timing import compete, machine, markdown
+    from clipseg.studies.speed.cases import Cases
+    from clipseg.studies.speed.timing import compare, machine, markdown
 
     what = arguments.what or list(ROWS)
     unknown = [name for name in what if name not in ROWS]
@@ -62,13 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(machine(device), ", ".join(f"{package} {version}" for package, version in versions.items()), sep="; ")
     print(f"median of {arguments.rounds} alternating rounds, and their range\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        contests = Contests(model.to(device), Path(folder))
+        cases = Cases(model.to(device), Path(folder))
         outcomes = []
         for name in (name for name in what if name != "memory"):
-            outcomes.append(compete(contests.makers[name](), rounds=arguments.rounds, device=device))
+            outcomes.append(compare(cases.makers[name](), rounds=arguments.rounds, device=device))
             lines = markdown(outcomes[-1:]).splitlines()
             print("\n".join(lines if len(outcomes) == 1 else lines[2:]), flush=True)
-        memory = contests.memory((1, 8, 64)) if "memory" in what else []
+        memory = cases.memory((1, 8, 64)) if "memory" in what else []
     if memory:
         print(_memory_table(memory))
     if arguments.json:

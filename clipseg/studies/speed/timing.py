@@ -7,9 +7,7 @@ arithmetic alone takes at the speed of the machine's own matrix product, measure
 import ctypes
 import gc
 import math
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,16 +16,18 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipseg.network.cpu_kernels import frozen_linear
+from clipseg.run.provenance import processor_name
 
 PEAK_SIDE = 2048
-SHORTEST = 0.25  # seconds: what takes less is called again and again, since the first call after other work finds cold caches
+SHORTEST = 0.25  # seconds: what takes less is called again and again
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class Case:
     """Two ways to one result.
 
     Attributes:
@@ -50,7 +50,7 @@ class Contest:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A contest's figures: medians over rounds; seconds, MiB, GFLOP and GFLOP/s. None: could not be or was not measured.
+    """A case's figures: medians over rounds; seconds, MiB, GFLOP and GFLOP/s. None: could not be or was not measured.
 
     `ratio` is theirs over ours, with its smallest and largest value over the rounds. `bound_ratio` is the ratio if ours took
     what its arithmetic takes at `peak`, and nothing else. Memory is what a call takes at its highest beyond what lay there.
@@ -71,30 +71,30 @@ class Outcome:
     theirs_mib: float | None
 
 
-def compete(contest: Contest, *, rounds: int, device: torch.device) -> Outcome:
+def compare(case: Case, *, rounds: int, device: torch.device) -> Outcome:
     """Check that both compute the same, then time them in alternating rounds.
 
     Raises:
         AssertionError: they do not compute the same.
     """
-    difference = contest.difference()
-    assert difference <= contest.tolerance, f"{contest.name}: results differ by {difference}"
-    gflop = count_gflop(contest.ours) if contest.with_flops else None
-    ours_mib, theirs_mib = peak_mib(contest.ours, device), peak_mib(contest.theirs, device)
+    difference = case.difference()
+    assert difference <= case.tolerance, f"{case.name}: results differ by {difference}"
+    gflop = count_gflop(case.ours) if case.with_flops else None
+    ours_mib, theirs_mib = peak_mib(case.ours, device), peak_mib(case.theirs, device)
     ours: list[float] = []
     theirs: list[float] = []
     peaks: list[float] = []
     for number in range(rounds):
         peaks.append(peak_gflops(device))
         for is_ours in (True, False) if number % 2 == 0 else (False, True):
-            seconds = seconds_a_call(contest.ours if is_ours else contest.theirs, device)
+            seconds = time_calls(case.ours if is_ours else case.theirs).mean
             (ours if is_ours else theirs).append(seconds)
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
     peak = statistics.median(peaks)
     bound = None if gflop is None else gflop / peak
     return Outcome(
-        name=contest.name,
-        reference=contest.reference,
+        name=case.name,
+        reference=case.reference,
         ours=statistics.median(ours),
         theirs=statistics.median(theirs),
         ratio=statistics.median(ratios),
@@ -109,38 +109,18 @@ def compete(contest: Contest, *, rounds: int, device: torch.device) -> Outcome:
     )
 
 
-def seconds_a_call(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that a call takes, the device's work included: the mean over a quarter of a second, and at least one call."""
-    calls, spent = 0, 0.0
-    while spent < SHORTEST:
-        spent += timed(call, device)
-        calls += 1
-    return spent / calls
-
-
-def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that one call takes, the device's work included."""
-    _wait(device)
-    began = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def time_calls(call: Callable[[], Any]) -> Measurement:
+    """Time calls, the device's work included, for a quarter of a second and at least once, after a first one that warms up."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=SHORTEST)
 
 
 def peak_gflops(device: torch.device) -> float:
-    """The best of ten float32 products of two square matrices, in GFLOP/s: what this machine can do, now.
-
-    Half of them are torch's own products, half those with a packed matrix.
-    """
+    """Return the best of some float32 products of two square matrices, torch's own or packed: GFLOP/s of this machine, now."""
     one = torch.ones(PEAK_SIDE, PEAK_SIDE, device=device)
     with torch.no_grad():
         ways = (lambda: one @ one, lambda: frozen_linear(one, one, None))
-        seconds = min(timed(way, device) for way in ways for _ in range(5))
+        seconds = min(min(time_calls(way).times) for way in ways)
     return 2 * PEAK_SIDE**3 / seconds / 1e9
 
 
@@ -184,14 +164,9 @@ def _resident(field: str) -> float:
 
 
 def machine(device: torch.device) -> str:
-    """Processor, threads and device, in words."""
-    processor = platform.processor()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        processor = names[0] if names else processor
+    """Return processor, threads and device, in words."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return f"{processor}, {torch.get_num_threads()} threads, {where}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, {where}"
 
 
 def markdown(outcomes: Iterable[Outcome]) -> str:
