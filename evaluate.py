@@ -55,19 +55,19 @@ def evaluate(config: EvaluateConfig) -> None:
             model=model,
             root=data_root(root, BENCHMARKS[config.benchmark].layout),
             folder=folder,
-            origin=origin | {"training_seed": trained.seed, "training_commit": trained.commit},
+            origin=origin | {f"training_{name}": getattr(trained, name) for name in ("seed", "commit", "protocol")},
             processes=processes,
         )
         find(BENCHMARKS[config.benchmark].run)(job)
         if processes.is_main:
-            print(f"report: {job.folder / 'report.html'}")
+            print(f"protocol: {config.protocol}; report: {job.folder / 'report.html'}")
 
 
 def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
     """Check that a folder is empty, or holds an earlier answer to the same question.
 
     Raises:
-        ClipSegError: a training run, results of another checkpoint, benchmark or split, or something else lies there.
+        ClipSegError: a training run, results of another checkpoint, benchmark, split or protocol, or something else lies there.
     """
     remedy = "choose another out=, or add overwrite=true"
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -80,6 +80,7 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
     for name, ours, theirs in (
         ("benchmark", origin["benchmark"], there.get("benchmark")),
         ("split", origin["split"], there.get("split")),
+        ("protocol", origin["protocol"], there.get("protocol")),
         ("checkpoint", origin["config"]["checkpoint"], (there.get("config") or {}).get("checkpoint")),
     ):
         if ours != theirs:
@@ -87,12 +88,13 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
 
 
 class TrainingRun(NamedTuple):
-    """What made a checkpoint: its config's `experiment`, `data.root`, `fold`, `seed`, and the commit; None where unknown."""
+    """What made a checkpoint: `experiment`, `data.root`, `fold`, `seed`, `protocol` and commit; None where unknown."""
 
     experiment: str | None = None
     root: str | None = None
     fold: int | None = None
     seed: int | None = None
+    protocol: str | None = None
     commit: str | None = None
 
 
@@ -105,11 +107,12 @@ def training_run(checkpoint: str) -> TrainingRun:
         return TrainingRun()
     try:
         config = OmegaConf.load(config_path)
-        experiment, root, fold, seed = (OmegaConf.select(config, key) for key in ("experiment", "data.root", "fold", "seed"))
+        keys = {name: f"data.{name}" if name == "root" else name for name in TrainingRun._fields if name != "commit"}
+        asked = {name: OmegaConf.select(config, key) for name, key in keys.items()}
     except Exception as error:  # yaml, OmegaConf and the decoder of text each raise their own
         raise ClipSegError(f"{config_path}: no config of train.py ({one_line(error)[:160]}); restore it") from error
     origin = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
-    return TrainingRun(experiment, root, fold, seed, origin.get("commit") if isinstance(origin, dict) else None)
+    return TrainingRun(**asked, commit=origin.get("commit") if isinstance(origin, dict) else None)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def train(config: TrainConfig) -> None:
                 print(f"{folder}: finished already")
             return
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
-        origin |= {"training_seed": config.seed, "training_commit": origin["commit"]}
+        origin |= {f"training_{name}": origin[name] for name in ("seed", "commit", "protocol")}
         root = data_root(config.data.root, FORMATS[config.data.format].layout)
         model = create_model(**config.model.options(seed=config.seed)).to(device)
         data = training_data(config, root)

@@ -1,4 +1,4 @@
-"""The one error a user can cause, and the wish to end early.
+"""The one error a user can cause, checks of values that raise it, and the wish to end early.
 
 Every folder raises `ClipSegError` for bad input; only the entry points (`train.py`, `evaluate.py`, `clipseg`) turn it into
 one line on standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
@@ -7,6 +7,24 @@ one line on standard error and exit status 2. Our own mistakes stay `AssertionEr
 
 class ClipSegError(Exception):
     """Bad input from outside. The message is one line: what was found (file, value), what was expected, what to do."""
+
+
+def check_at_least(key: str, value: float, least: float) -> None:
+    """Raise `ClipSegError` where the value of a key is below the least that can be."""
+    if value < least:
+        raise ClipSegError(f"{key}={value} must be at least {least}")
+
+
+def check_one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `ClipSegError` where the value of a key is none of those there are."""
+    if value not in allowed:
+        raise ClipSegError(f"{key}={value!r} is unknown; expected one of {', '.join(allowed)}")
+
+
+def check_probability(key: str, value: float) -> None:
+    """Raise `ClipSegError` where the value of a key lies outside [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ClipSegError(f"{key}={value} must lie in [0, 1]")
 
 
 class Stopped(BaseException):

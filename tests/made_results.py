@@ -27,6 +27,6 @@ def made_results(*, seed: int = 0, quality: float = 0.4, images: int = 20, **cha
         "official_union": counts.positives + counts.fp[:, 14],
         "threshold": 0.3,
         "seconds": 1.0,
-        "provenance": {"benchmark": "phrasecut", "split": "test", "experiment": "phrasecut_pc"},
+        "provenance": {"benchmark": "phrasecut", "split": "test", "experiment": "phrasecut_pc", "protocol": "released"},
     }
     return Results(**columns | changes)

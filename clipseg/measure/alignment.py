@@ -69,7 +69,12 @@ def _splits(run: Runs) -> str:
 
 
 def check_same_samples(names: tuple[str, str], one: Results, two: Results) -> None:
-    """Raise a ClipSegError unless both hold the same samples: the same keys, with truths of the same size."""
+    """Raise a ClipSegError unless both hold the same samples, by one protocol: the same keys, with truths of the same size."""
+    protocols = [results.provenance.get("protocol") for results in (one, two)]
+    if protocols[0] != protocols[1]:
+        raise ClipSegError(
+            f"{names[0]} is by protocol={protocols[0]}, {names[1]} by protocol={protocols[1]}; evaluate both by one"
+        )
     for name, missing in ((names[1], np.setdiff1d(one.key, two.key)), (names[0], np.setdiff1d(two.key, one.key))):
         if len(missing):
             raise ClipSegError(

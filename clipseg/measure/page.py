@@ -1,12 +1,20 @@
 """Pages from templates: self-contained, without JavaScript, everything that others wrote escaped."""
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from clipseg.files import atomic_write
+
+
+def page_title(provenance: Mapping[str, Any]) -> str:
+    """The title of a result's page: what it is of, and by which protocol, as far as its provenance says."""
+    named = [str(provenance[name]) for name in ("experiment", "benchmark", "split") if provenance.get(name)]
+    protocol = [f"protocol {provenance['protocol']}"] if provenance.get("protocol") else []
+    return " · ".join(named + protocol) or "Evaluation"
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

@@ -17,7 +17,7 @@ from clipseg.measure.failures import KINDS, failures
 from clipseg.measure.figures import iou_over_size, iou_over_threshold, precision_over_recall, reliability_curve
 from clipseg.measure.intensity import ALPHA
 from clipseg.measure.metrics import curves, sample_iou
-from clipseg.measure.page import write_page
+from clipseg.measure.page import page_title, write_page
 from clipseg.measure.paper import paper_beside
 from clipseg.measure.reliability import reliability
 from clipseg.measure.results import Results
@@ -74,8 +74,7 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
     write_page(
         path,
         "measure/report.html.j2",
-        title=" · ".join(str(provenance[name]) for name in ("experiment", "benchmark", "split") if provenance.get(name))
-        or "Evaluation",
+        title=page_title(provenance),
         results=results,
         images=len(np.unique(results.image_key)),
         rows=table_rows(results.metrics(), paper),

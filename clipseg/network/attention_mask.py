@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, check_one_of
 
 LAYERS = ("last", "all")
 ROWS = ("cls", "all")
@@ -17,8 +17,7 @@ HOW = ("mixed_up", "scores_times_mask", "minus_infinity")
 def check_masking(layers: str, rows: str, how: str) -> None:
     """Raise `ClipSegError` unless each of the three choices of `CLIPBackbone.encode_masked_image` exists."""
     for name, value, allowed in (("layers", layers, LAYERS), ("rows", rows, ROWS), ("how", how, HOW)):
-        if value not in allowed:
-            raise ClipSegError(f"attention masking: {name}={value!r} is unknown; expected one of {', '.join(allowed)}")
+        check_one_of(f"attention masking: {name}", value, allowed)
 
 
 def visible_tokens(images: Tensor, masks: Tensor, patch_size: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, check_one_of
 from clipseg.network.backbone import Activations, CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
@@ -60,10 +60,8 @@ class ModelConfig:
                 f"image_tower_pretrained={self.image_tower_pretrained!r} without an image_tower; name one, or leave it out "
                 "(pretrained is for CLIP's weights)"
             )
-        if self.head not in HEADS:
-            raise ClipSegError(f"head={self.head!r} is unknown; expected one of {', '.join(HEADS)}")
-        if self.decoder not in ("clipseg", "deconv"):
-            raise ClipSegError(f"decoder={self.decoder!r} is unknown; expected clipseg or deconv")
+        check_one_of("head", self.head, tuple(HEADS))
+        check_one_of("decoder", self.decoder, ("clipseg", "deconv"))
         if not 4 <= self.reduce_dim <= LARGEST_REDUCE_DIM or self.reduce_dim % 4:
             raise ClipSegError(
                 f"reduce_dim={self.reduce_dim} cannot be shared by 4 attention heads; choose a multiple of 4, at most "

@@ -9,6 +9,7 @@ from clipseg.measure.metrics import DEFINITIONS
 from clipseg.measure.results import SAMPLES_FILE, Results
 from clipseg.paper.formats import to_markdown, write_tables
 from clipseg.paper.tables import Measured, paper_tables
+from clipseg.run.benchmarks import PROTOCOLS
 from clipseg.studies.visual_prompts.numbers import DELTAS_FILE, PromptDeltas
 from clipseg.studies.zero_shot.results import CONFUSION_FILE, MulticlassResults
 
@@ -34,6 +35,12 @@ trained with, and by their fold; folds are averaged for each seed."""
         default="released",
         help="of our metrics (default: %(default)s, which made the published figures)",
     )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="released",
+        help="of our results; others are left out, and named (default: %(default)s, which made the published figures)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write tables.md, tables.tex and tables.html there")
 
 
@@ -44,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if twice:
         raise ClipSegError(f"{twice[0].parent} is given twice; each run counts once")
     results = {str(place.parent): READERS[place.name](place.parent) for place in places}
-    tables = paper_tables(results, definition=arguments.definition)
+    tables = paper_tables(results, definition=arguments.definition, protocol=arguments.protocol)
     if arguments.out is None:
         print(to_markdown(tables))
         return 0

@@ -63,7 +63,8 @@ def run_folders(jobs: Sequence[TrainConfig]) -> dict[tuple[str, int], Path]:
 def visual_prompt_study(folder: Path, device: str, processes: Processes) -> PromptDeltas:
     """All variants of visual prompts on the bundled CLIP: read from `folder` where they lie there, else measured."""
     model = create_model("mini").to(device)
-    config = {"data": {"root": "mini", "version": default_root().name}, "backbone": model.backbone.checksum()}
+    data = {"root": "mini", "version": default_root().name}
+    config = {"data": data, "backbone": model.backbone.checksum(), "protocol": "released"}
     origin = provenance(config, device) | {"benchmark": "visual_prompts", "split": SPLIT}
     if (folder / DELTAS_FILE).is_file():
         found = PromptDeltas.load(folder)

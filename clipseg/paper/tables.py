@@ -94,6 +94,7 @@ class PaperTables:
     tables: Mapping[str, Sequence[Line]]
     notes: Sequence[str]
     definition: Definition
+    protocol: str
 
     @property
     def legend(self) -> str:
@@ -101,11 +102,13 @@ class PaperTables:
         return (
             f"Percent (Tab. 2: points); ours by the {self.definition} definition of the metrics, at the paper's threshold "
             f"where it names one. Interval of our mean: over training seeds by Student's t; of a single run by a bootstrap of "
-            f"its images."
+            f"its images. All of ours are by protocol={self.protocol}, in training and evaluation (docs/paper.md, Sec. 8)."
         )
 
 
-def paper_tables(results: Mapping[str, Measured | PromptDeltas], *, definition: Definition = "released") -> PaperTables:
+def paper_tables(
+    results: Mapping[str, Measured | PromptDeltas], *, definition: Definition = "released", protocol: str = "released"
+) -> PaperTables:
     """Put every result beside the rows of the paper that it reproduces.
 
     A result's row is found by its `experiment` and `benchmark`; what shares both differs in `training_seed`, or in its fold
@@ -115,6 +118,7 @@ def paper_tables(results: Mapping[str, Measured | PromptDeltas], *, definition: 
     Args:
         results: by the name that errors call them.
         definition: of the metrics.
+        protocol: of what is shown; results of another are left out, with a note.
 
     Raises:
         ClipSegError: two results of the same seed, seeds of other samples than one another, or of other folds.
@@ -123,7 +127,7 @@ def paper_tables(results: Mapping[str, Measured | PromptDeltas], *, definition: 
     studies: dict[str, PromptDeltas] = {}
     notes = []
     for name, result in results.items():
-        note = _why_not(result)
+        note = _why_not(result, protocol)
         if note:
             notes.append(note)
         elif isinstance(result, PromptDeltas):
@@ -142,15 +146,19 @@ def paper_tables(results: Mapping[str, Measured | PromptDeltas], *, definition: 
     tables["Tab. 2"] = _study_lines(studies)
     for row in ROWS:
         tables[row.table] += _lines(row, runs.get((row.experiment or "", row.benchmark), {}), definition)
-    return PaperTables(dict(sorted(tables.items())), sorted(set(notes)), definition)
+    return PaperTables(dict(sorted(tables.items())), sorted(set(notes)), definition, protocol)
 
 
-def _why_not(result: Measured | PromptDeltas) -> str:
+def _why_not(result: Measured | PromptDeltas, protocol: str) -> str:
     """Why a result stands beside no row of the paper; empty where it does."""
     origin = result.provenance
     where = f"experiment {str(origin.get('experiment'))!r} on {origin.get('benchmark')}, split {origin.get('split')}"
     if is_synthetic(origin):
         return f"Not the paper's data but drawn: {where}."
+    if origin.get("protocol") != protocol:
+        return f"Measured by protocol={origin.get('protocol')}, not {protocol}: {where}."
+    if origin.get("training_protocol", protocol) not in (protocol, None):
+        return f"Trained by protocol={origin['training_protocol']}, not {protocol}: {where}."
     if isinstance(result, PromptDeltas):
         return ""
     experiment, benchmark, _ = _row_and_fold(result)

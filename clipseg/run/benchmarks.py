@@ -31,6 +31,9 @@ class Format:
     val_split: str = "val"
 
 
+# Where what was run is plainly a slip: as it was run, or as the paper means it (docs/paper.md, Sec. 8).
+PROTOCOLS = ("released", "paper")
+
 FORMATS: Mapping[str, Format] = {
     "phrasecut": Format(layout="phrasecut", val_split="miniv"),
     "folder": Format(layout="folder"),

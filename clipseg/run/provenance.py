@@ -1,4 +1,4 @@
-"""Where a result comes from: the resolved config, the commit, the versions, the seed, the machine."""
+"""Where a result comes from: the resolved config, the commit, the versions, the seed, the protocol, the machine."""
 
 import os
 import platform
@@ -15,6 +15,7 @@ def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
     return {
         "config": config,
         "seed": config.get("seed"),
+        "protocol": config.get("protocol"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
         "device": device,

@@ -11,9 +11,9 @@ from typing import Any
 
 from clipseg.data.classes import FOLDS
 from clipseg.data.phrasecut import Leniency
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, check_at_least, check_one_of, check_probability
 from clipseg.network.model import ModelConfig
-from clipseg.run.benchmarks import BENCHMARKS, FORMATS, key_classes
+from clipseg.run.benchmarks import BENCHMARKS, FORMATS, PROTOCOLS, key_classes
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.
 MISSING: Any = "???"
@@ -55,11 +55,11 @@ class LoaderSettings:
     unreadable: str = "stop"  # stop: a photo that cannot be read ends the run; leave_out: it is named, counted and left out
 
     def __post_init__(self) -> None:
-        _at_least("data.workers", self.workers, 0)
+        check_at_least("data.workers", self.workers, 0)
         if self.workers > (most := 8 * (os.cpu_count() or 1) + 8):
             raise ClipSegError(f"data.workers={self.workers} must be at most {most} on this machine")
-        _at_least("data.worker_timeout", self.worker_timeout, 1)
-        _one_of("data.unreadable", self.unreadable, ("stop", "leave_out"))
+        check_at_least("data.worker_timeout", self.worker_timeout, 1)
+        check_one_of("data.unreadable", self.unreadable, ("stop", "leave_out"))
 
 
 @dataclass
@@ -78,8 +78,8 @@ class DataSettings(LoaderSettings, Leniency):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("data.format", self.format, tuple(FORMATS))
-        _probability("data.negatives", self.negatives)
+        check_one_of("data.format", self.format, tuple(FORMATS))
+        check_probability("data.negatives", self.negatives)
         if self.exclude is not None and self.format == "coco20i":
             raise ClipSegError(f"data.exclude={self.exclude}: COCO-20i holds classes out by fold; leave data.exclude out")
 
@@ -117,18 +117,18 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "phrases_per_image", "log_every", "validate_every", "checkpoint_every"):
-            _at_least(f"training.{key}", getattr(self, key), 1)
+            check_at_least(f"training.{key}", getattr(self, key), 1)
         if self.batch_size % self.phrases_per_image:
             raise ClipSegError(
                 f"training.batch_size={self.batch_size} is no multiple of training.phrases_per_image={self.phrases_per_image}"
             )
         if self.validation_images is not None:
-            _at_least("training.validation_images", self.validation_images, 1)
+            check_at_least("training.validation_images", self.validation_images, 1)
         if not 0 <= self.final_lr <= self.lr < math.inf:
             raise ClipSegError(f"training.final_lr={self.final_lr} must lie between 0 and training.lr={self.lr}")
         if not 0 <= self.weight_decay < math.inf:
             raise ClipSegError(f"training.weight_decay={self.weight_decay} must be at least 0")
-        _one_of("training.amp", self.amp, ("auto", "off", "bf16", "fp16"))
+        check_one_of("training.amp", self.amp, ("auto", "off", "bf16", "fp16"))
 
 
 @dataclass
@@ -144,6 +144,7 @@ class TrainConfig:
     evaluate_visual: list[str] = field(default_factory=list)  # splits, by visual prompts alone, into OUT/eval/<split>_visual
     intensity_tests: bool = False  # test there how gray values change at the masks' boundaries (`measure/intensity.py`)
     fold: int | None = None  # of Pascal-5i or COCO-20i, whose classes are held out
+    protocol: str = "released"  # one of PROTOCOLS
     threshold: float = 0.3
     seed: int = 0
     deterministic: bool = False  # of several ways to compute the same take the one that repeats (`run/training.py`)
@@ -154,9 +155,10 @@ class TrainConfig:
     report: str | None = None  # after all jobs of a sweep on the mini data: a folder for its page (`paper/sweep.py`)
 
     def __post_init__(self) -> None:
-        _probability("threshold", self.threshold)
+        check_probability("threshold", self.threshold)
+        check_one_of("protocol", self.protocol, PROTOCOLS)
         _seed(self.seed)
-        _one_of("debug", self.debug or "profile", ("profile",))
+        check_one_of("debug", self.debug or "profile", ("profile",))
         _fold(self.fold)
         if self.report is not None and self.data.root != "mini":
             raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")
@@ -237,6 +239,7 @@ class EvaluateConfig:
     split: str = "auto"  # auto: the one of the benchmark, see `run/benchmarks.py`
     data: EvaluationData = field(default_factory=EvaluationData)
     prompt: PromptSettings = field(default_factory=lambda: PromptSettings(templates="auto", text_weight=[0.0, 0.0]))
+    protocol: str = "released"  # one of PROTOCOLS
     threshold: float = 0.3
     seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
@@ -244,8 +247,9 @@ class EvaluateConfig:
     overwrite: bool = False  # write into a folder that holds something else
 
     def __post_init__(self) -> None:
-        _probability("threshold", self.threshold)
-        _one_of("benchmark", self.benchmark, tuple(BENCHMARKS))
+        check_probability("threshold", self.threshold)
+        check_one_of("protocol", self.protocol, PROTOCOLS)
+        check_one_of("benchmark", self.benchmark, tuple(BENCHMARKS))
         _seed(self.seed)
         own = key_classes([self.benchmark])
         known = {key.name for part in (EvaluateConfig, *own) for key in fields(part)}
@@ -267,21 +271,6 @@ class EvaluateConfig:
 def evaluate_schema() -> type[EvaluateConfig]:
     """All of `evaluate.py`: `EvaluateConfig` with the keys of every benchmark, of which one's own may be set."""
     return make_dataclass("EvaluateSchema", [], bases=(*key_classes(), EvaluateConfig))
-
-
-def _at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise ClipSegError(f"{key}={value} must be at least {least}")
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ClipSegError(f"{key}={value!r} is unknown; expected one of {', '.join(allowed)}")
-
-
-def _probability(key: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ClipSegError(f"{key}={value} must lie in [0, 1]")
 
 
 def _seed(value: int) -> None:

@@ -25,13 +25,14 @@ from clipseg.paper.tables import COLUMNS, Line, PaperTables, paper_tables
 from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
 from clipseg.studies.zero_shot.results import MulticlassResults
 
+RELEASED = {"protocol": "released"}
 EVIL = "<script>&|\\ _x_ \ud800"
 
 
 def result(
     experiment: str = "phrasecut_pc", benchmark: str = "phrasecut", split: str = "test", seed: int = 0, **changes: Any
 ) -> Results:
-    provenance = {"benchmark": benchmark, "split": split, "experiment": experiment, "training_seed": seed}
+    provenance = {"benchmark": benchmark, "split": split, "experiment": experiment, "training_seed": seed, **RELEASED}
     return made_results(seed=seed, images=5, threshold=0.5, provenance=provenance, **changes)
 
 
@@ -129,7 +130,7 @@ def test_a_row_in_two_tables_and_a_figure_that_was_not_measured() -> None:
 
 def zero_shot(seed: int = 0, **changes: Any) -> MulticlassResults:
     """Half of what shows a cow is found, of a motorbike all; of the nineteen others the background alone."""
-    provenance = {"benchmark": "pascal_zeroshot", "experiment": "zeroshot_unseen4_clipseg", "training_seed": seed}
+    provenance = {"benchmark": "pascal_zeroshot", "experiment": "zeroshot_unseen4_clipseg", "training_seed": seed, **RELEASED}
     matrix = np.zeros((21, 21), dtype=np.int64)
     matrix[10, 9:11] = 2
     matrix[14, 14] = matrix[0, 0] = 4
@@ -161,7 +162,12 @@ def study(**origin: Any) -> PromptDeltas:
     columns: dict[str, Any] = {"original": np.array([0.5, 0.5, 0.5]), "engineered": np.array([[0.6], [0.8], [0.7]])}
     names = {name: np.array(["a", "b", "c"]) for name in ("key", "image_key", "name")}
     return PromptDeltas(
-        **columns, **names, variants=("crop",), choices=np.full(3, 4), seconds=1.0, provenance={"benchmark": "v"} | origin
+        **columns,
+        **names,
+        variants=("crop",),
+        choices=np.full(3, 4),
+        seconds=1.0,
+        provenance={"benchmark": "v", **RELEASED} | origin,
     )
 
 
@@ -183,6 +189,23 @@ def test_results_without_a_row_are_named() -> None:
     assert "Not the paper's data but drawn: experiment 'phrasecut_pc' on phrasecut, split test." in tables.notes
     assert len(tables.notes) == 5
     assert not any(each.values for lines in tables.tables.values() for each in lines)
+
+
+def test_a_table_is_of_one_protocol() -> None:
+    """Measured or trained by another, a result is left out and named; weights of unknown training may stand there."""
+    for protocol, other in (("released", "paper"), ("paper", "released")):
+        found = {"protocol": protocol, "training_protocol": None}
+        made = [found, found | {"protocol": other}, found | {"training_protocol": other}, {"split": "test"}]
+        origins = [{**result(seed=n).provenance, "protocol": None} | origin for n, origin in enumerate(made)]
+        given = {str(n): replace(result(seed=n), provenance=origin) for n, origin in enumerate(origins)}
+        tables = paper_tables(given, protocol=protocol)
+        assert len(line(tables, "Tab. 3", "CLIPSeg (PC)", "mIoU").values) == 1
+        assert f"protocol={protocol}" in tables.legend
+        assert [note.split(":")[0] for note in tables.notes] == [
+            f"Measured by protocol=None, not {protocol}",
+            f"Measured by protocol={other}, not {protocol}",
+            f"Trained by protocol={other}, not {protocol}",
+        ]
 
 
 def test_seeds_of_other_samples_are_refused() -> None:

@@ -123,6 +123,7 @@ def test_a_typo_or_a_wrong_type_stops(override):
         ("training.weight_decay=-1", r"training.weight_decay=-1.0 must be at least 0"),
         ("training.weight_decay=nan", r"training.weight_decay=nan must be at least 0"),
         ("training.lr=inf", "between 0 and training.lr=inf"),
+        ("protocol=authors", "protocol='authors' is unknown; expected one of released, paper"),
         ("seed=-1", "seed=-1 must lie between 0 and 268435455"),
         ("seed=10000000000", "seed=10000000000 must lie between"),
     ],
@@ -162,3 +163,6 @@ def test_auto_means_the_benchmark_s_own(benchmark, split, templates):
     config = settings("evaluate", evaluate_schema(), "checkpoint=run", *benchmark)
     assert (config.split, config.prompt.templates) == (split, templates)
     assert config.prompt.text_weight == [0, 0]
+    assert config.protocol == "released"
+    with pytest.raises(ClipSegError, match="protocol='paper ' is unknown; expected one of released, paper"):
+        settings("evaluate", evaluate_schema(), "checkpoint=run", *benchmark, "protocol='paper '")

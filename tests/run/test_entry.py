@@ -46,16 +46,19 @@ def test_train_then_evaluate(call, phrasecut_root):
     assert origin["machine"].endswith(" cores")
 
     status, out, err = call(
-        evaluate, "checkpoint=run", "benchmark=phrasecut", "split=test", "out=again", "save_predictions=masks"
+        evaluate, "checkpoint=run", "benchmark=phrasecut", "split=test", "out=again", "save_predictions=masks", "protocol=paper"
     )
     assert (status, err) == (0, "")
     in_run, again = (json.loads(Path(name, "metrics.json").read_text()) for name in ("run/eval/test", "again"))
     in_run.pop("seconds"), again.pop("seconds")
     assert in_run == again, "evaluation after training and evaluate.py agree"
-    assert "<html" in Path("again/report.html").read_text()
+    assert "test · protocol paper</title>" in Path("again/report.html").read_text()
+    assert "protocol: paper; report: again" in out
     results = Results.load("again")
     for measured in (results, Results.load("run/eval/test")):
         assert (measured.provenance["training_seed"], measured.provenance["training_commit"]) == (5, origin["commit"])
+        assert (measured.provenance["split"], measured.provenance["training_protocol"]) == ("test", "released")
+    assert (results.provenance["protocol"], origin["protocol"]) == ("paper", "released")
     assert (results.provenance["seed"], results.provenance["config"]["data"]["root"]) == (0, str(root))
     assert results.intensity is None
     in_training = Results.load("run/eval/test")

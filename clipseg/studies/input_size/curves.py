@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from clipseg.files import write_json
 from clipseg.measure.figures import over_input_size
-from clipseg.measure.page import write_page
+from clipseg.measure.page import page_title, write_page
 from clipseg.measure.significance import Interval
 from clipseg.measure.tables import monospaced
 
@@ -83,7 +83,7 @@ class SizeCurves:
         write_page(
             folder / "report.html",
             "studies/input_size/page.html.j2",
-            title=" · ".join(facts[name] for name in ("experiment", "benchmark", "split") if name in facts),
+            title=page_title(self.provenance),
             about=self.about,
             summary=self.summary,
             chart=Markup(chart),

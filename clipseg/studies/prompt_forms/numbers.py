@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from clipseg.measure.alignment import check_same_samples, sample_values
 from clipseg.measure.figures import form_bars
-from clipseg.measure.page import write_page
+from clipseg.measure.page import page_title, write_page
 from clipseg.measure.report import provenance_parts
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, holm_outcomes, paired_t
@@ -137,7 +137,7 @@ def write_forms_report(folder: Path, comparison: FormComparison) -> Path:
     write_page(
         path,
         "studies/prompt_forms/page.html.j2",
-        title=" · ".join(["Prompt forms", *(facts[name] for name in ("experiment", "split") if facts.get(name))]),
+        title=page_title(bare.provenance),
         bare=bare,
         images=len(np.unique(bare.image_key)),
         chart=Markup(form_bars([each.form for each in effects], [each.mean for each in effects], ends)),

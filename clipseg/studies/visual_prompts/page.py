@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from clipseg.measure.figures import delta_bars, tile_jpeg
-from clipseg.measure.page import write_page
+from clipseg.measure.page import page_title, write_page
 from clipseg.measure.significance import NotTestable
 from clipseg.studies.visual_prompts.numbers import COLUMNS, PromptDeltas, table_cells
 
@@ -45,7 +45,7 @@ def write_prompt_report(folder: Path, results: PromptDeltas, *, sheets: Sequence
     write_page(
         path,
         "studies/visual_prompts/page.html.j2",
-        title=" · ".join(["Visual prompts", *(facts[name] for name in ("experiment", "split") if name in facts)]),
+        title=page_title(results.provenance),
         results=results,
         images=len(np.unique(results.image_key)),
         original=float(results.original.mean()),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipseg.data.classes import SCORED_UNSEEN
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
-from clipseg.measure.page import write_page
+from clipseg.measure.page import page_title, write_page
 from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import monospaced
 from clipseg.studies.zero_shot.label_maps import LabelMaps, legend
@@ -148,7 +148,7 @@ def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery
     write_page(
         folder / "report.html",
         "studies/zero_shot/page.html.j2",
-        title=" · ".join(facts[name] for name in ("experiment", "benchmark", "split") if name in facts),
+        title=page_title(results.provenance),
         results=results,
         columns=COLUMNS,
         rows=results.rows(),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from clipseg.data.classes import unseen_classes
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, check_probability
 
 
 @dataclass
@@ -23,5 +23,5 @@ class ZeroShotKeys:
         if self.unseen is None:
             raise ClipSegError(f"benchmark={benchmark} needs unseen; add unseen=10 to the command")
         unseen_classes(self.unseen)
-        if self.background_threshold is not None and not 0 <= self.background_threshold <= 1:
-            raise ClipSegError(f"background_threshold={self.background_threshold} must lie in [0, 1]")
+        if self.background_threshold is not None:
+            check_probability("background_threshold", self.background_threshold)

@@ -49,7 +49,9 @@ def test_the_page_shows_every_form_and_escapes_templates(tmp_path: Path) -> None
     evil = "<script>alert(1)</script> {} $x$"
     forms = {
         BARE: made_results(),
-        "$evil <b>$": replace(made_results(quality=0.5), provenance={"templates": [evil], "form": "evil"}),
+        "$evil <b>$": replace(
+            made_results(quality=0.5), provenance={"protocol": "released", "templates": [evil], "form": "evil"}
+        ),
     }
     html = write_forms_report(tmp_path, compare_forms(forms)).read_text()
     assert "<script" not in html
