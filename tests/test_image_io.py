@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipseg.errors import ClipSegError
-from clipseg.image_io import open_pil, read_image
+from clipseg.image_io import open_pil, read_image, read_mask
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
@@ -57,6 +57,52 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     wide = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     for source in (encoded(Image.fromarray(wide), "PNG"), encoded(Image.fromarray(wide), "TIFF"), wide):
         assert torch.equal(read_image(source)[1], torch.arange(256, dtype=torch.uint8).reshape(16, 16))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("form", ["array", "I;16", "I"])
+def test_fewer_bits_in_wide_values_are_scaled_as_such_with_a_warning(bits: int, form: str) -> None:
+    values = np.array([[0, (1 << bits) // 2, (1 << bits) - 1]], dtype=np.uint16)
+    source = values if form == "array" else Image.fromarray(values).convert(form)
+    with pytest.warns(UserWarning, match=f"use {bits} of 16 bits") as caught:
+        assert read_image(source)[0].tolist() == [[0, 128, 255]]
+    assert len(caught) == 1
+
+
+def test_wide_masks_of_zeros_and_ones_need_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for most in (1, 255, 65535):
+            mask = read_mask(encoded(Image.fromarray(np.array([[0, most]], dtype=np.uint16)), "PNG"))
+            assert mask.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_tensors_of_any_precision_and_layout(dtype: torch.dtype) -> None:
+    image = torch.tensor([0.0, 0.25, 1.0]).expand(3, 2, 3).to(dtype)
+    expected = torch.tensor([0, 64, 255], dtype=torch.uint8).expand(3, 2, 3)
+    assert torch.equal(read_image(image), expected)
+    assert torch.equal(read_image(image.requires_grad_()), expected)
+    assert torch.equal(read_mask(torch.eye(3).to(dtype)), torch.eye(3).bool())
+    assert torch.equal(read_mask(torch.eye(3).to_sparse()), torch.eye(3).bool())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.rand(45, 70, 3), r"\(45, 70, 3\); expected a tensor \[3, H, W\]"),
+        (torch.zeros(3, 4, 4, device="meta"), "meta cannot be read"),
+        (None, "of type NoneType; expected a path"),
+        ([[0, 1]], "of type list"),
+        (Image.new("RGB", (0, 0)), "0x0 pixels"),
+        (Image.new("L", (0, 5)), "0x5 pixels"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read here; convert"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_what_is_no_image_is_told_for_what_it_is(read: Any, source: Any, message: str) -> None:
+    with pytest.raises(ClipSegError, match=message):
+        read(source)
 
 
 def test_cmyk_and_gray_jpegs_are_converted() -> None:

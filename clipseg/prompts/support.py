@@ -1,12 +1,14 @@
 """What people hand in as a visual prompt: a picture of any kind and a mask of any kind, read and checked at once."""
 
+import numbers
+import os
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
 from clipseg.errors import ClipSegError
-from clipseg.image_io import ImageLike, read_image, read_mask
+from clipseg.image_io import ImageLike, orientation, read_image, read_mask
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -22,7 +24,7 @@ class VisualPrompt:
     mask: Tensor
 
     def __init__(self, image: ImageLike, mask: ImageLike):
-        """Read both.
+        """Read both, the image turned upright as its EXIF orientation says; the mask is to be drawn on it as it is then.
 
         Args:
             image: path, bytes of a file, PIL image, array or tensor.
@@ -34,8 +36,16 @@ class VisualPrompt:
         pixels, inside = read_image(image), read_mask(mask)
         if pixels.shape[1:] != inside.shape:
             sizes = [f"{width}x{height}" for height, width in (inside.shape, pixels.shape[1:])]
+            turned = "" if orientation(image) == 1 else ", upright as its EXIF orientation says"
             raise ClipSegError(
-                f"{_name(mask)}: {sizes[0]} pixels, but its image has {sizes[1]}; draw the mask at the image's size"
+                f"{_name(mask)}: {sizes[0]} pixels, but its image has {sizes[1]}{turned}; draw the mask at the image's size"
+            )
+        # Quarter turns (5 to 8) show in the sizes of all but squares.
+        if orientation(mask) == 1 < orientation(image) and (orientation(image) < 5 or inside.shape[0] == inside.shape[1]):
+            warnings.warn(
+                f"{_name(image, 'image')}: its EXIF turns or mirrors it; {_name(mask)} is taken to be drawn on it as it is "
+                "shown, not on the pixels as stored",
+                stacklevel=2,
             )
         if not inside.any():
             raise ClipSegError(f"{_name(mask)}: empty; mark the object with 255 (or 1, or True)")
@@ -43,8 +53,8 @@ class VisualPrompt:
         object.__setattr__(self, "mask", inside)
 
 
-def _name(source: ImageLike) -> str:
-    return str(source) if isinstance(source, (str, Path)) else "mask"
+def _name(source: ImageLike, other: str = "mask") -> str:
+    return str(source) if isinstance(source, (str, os.PathLike)) else other
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +73,7 @@ class Mix:
         if not isinstance(self.text, str) or not isinstance(self.visual, VisualPrompt):
             kinds = f"{type(self.text).__name__} and {type(self.visual).__name__}"
             raise ClipSegError(f"Mix of {kinds}; expected a text and a VisualPrompt, in this order")
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not 0 <= self.weight <= 1:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, numbers.Real) or not 0 <= self.weight <= 1:
             raise ClipSegError(f"Mix weight {self.weight!r} must be in [0, 1]: the part of the text")
 
 

@@ -1,6 +1,7 @@
 """Visual prompts as people hand them in: any image, any mask, or one clear line."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -128,3 +129,30 @@ def test_a_photo_is_no_mask_of_itself():
     photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     with pytest.raises(ClipSegError, match="a mask holds"):
         VisualPrompt(photo, photo)
+
+
+def photo(orientation, size):
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((*size, 3), dtype=np.uint8)).save(file, format="JPEG", exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_what_exif_does_to_a_support_is_said_where_sizes_cannot_tell(orientation):
+    square, size = np.eye(8, dtype=bool), (4, 6) if orientation < 5 else (6, 4)
+    with pytest.warns(UserWarning, match="as it is shown"):
+        VisualPrompt(photo(orientation, (8, 8)), square)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VisualPrompt(photo(1, (8, 8)), square)
+    if orientation < 5:
+        with pytest.warns(UserWarning, match="its EXIF turns or mirrors it"):
+            VisualPrompt(photo(orientation, size), MASK)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VisualPrompt(photo(orientation, size), MASK)
+    with pytest.raises(ClipSegError, match="4x6 pixels, but its image has 6x4, upright as its EXIF orientation says"):
+        VisualPrompt(photo(orientation, size), MASK.T)
