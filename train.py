@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> None:
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         origin |= {f"training_{name}": origin[name] for name in ("seed", "commit", "protocol")}
         root = data_root(config.data.root, FORMATS[config.data.format].layout)
-        model = create_model(**config.model.options(seed=config.seed)).to(device)
+        model = create_model(**vars(config.model)).to(device)
         data = training_data(config, root)
         # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and
         # by its support alone where there is one.

@@ -18,8 +18,9 @@ import torch
 import clipseg.run.training
 import train
 from clipseg.entry import guarded
+from clipseg.network.model import ModelConfig
 from clipseg.run.interruption import stoppable
-from clipseg.run.settings import BackboneSettings, DataSettings, ModelSettings, TrainConfig, TrainingSettings
+from clipseg.run.settings import DataSettings, TrainConfig, TrainingSettings
 
 TESTS = Path(__file__).parent
 
@@ -29,9 +30,7 @@ def small_config(root: Path, out: Path, *, data: dict[str, Any] | None = None, *
     settings = {"steps": 6, "batch_size": 4, "validate_every": 100, "checkpoint_every": 100, "log_every": 1} | training
     return TrainConfig(
         experiment="small",
-        model=ModelSettings(
-            backbone=BackboneSettings(name="mini", pretrained=None), extract_layers=[1, 2], reduce_dim=16, image_size=64
-        ),
+        model=ModelConfig(backbone="mini", pretrained=None, extract_layers=(1, 2), reduce_dim=16, image_size=64),
         data=DataSettings(**({"root": str(root), "train_split": "train", "val_split": "val", "workers": 0} | (data or {}))),
         training=TrainingSettings(**settings),
         device="cpu",

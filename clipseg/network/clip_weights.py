@@ -124,7 +124,7 @@ def find_weights(name: str, pretrained: str | Path) -> Path:
         source = f"https://huggingface.co/{entry['hf_hub'].rstrip('/')}" if entry.get("hf_hub") else entry.get("url")
         raise ClipSegError(
             f"the {pretrained!r} weights of {name} are not cached and cannot be downloaded: fetch open_clip_model.safetensors "
-            f"(or the .bin) from {source} and name the file with model.backbone.pretrained=PATH (pretrained=PATH in Python)"
+            f"(or the .bin) from {source} and name the file with model.pretrained=PATH (pretrained=PATH in Python)"
         ) from error
 
 

@@ -25,9 +25,11 @@ LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192
 PROMPTS_AT_ONCE = 8  # decoded without gradients: memory does not grow with the number of prompts but for their maps
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class ModelConfig:
-    """All that decides a model but its trained weights; stored with every checkpoint. The defaults are the paper's.
+    """All that decides a model but its trained weights: the keys `model.…` of a config, and stored with every checkpoint.
+
+    The defaults are the paper's. Hydra cannot override what is frozen, so this is not; nothing changes it later.
 
     Attributes:
         backbone: an open_clip ViT, or "mini", the bundled one.
@@ -72,7 +74,7 @@ class ModelConfig:
         layers = list(self.extract_layers)
         if not all(isinstance(layer, int) for layer in layers):
             raise ClipSegError(f"extract_layers={tuple(layers)} must be whole block indices, such as (3, 7, 9)")
-        object.__setattr__(self, "extract_layers", tuple(layers))
+        self.extract_layers = tuple(layers)
         if not layers or layers != sorted(set(layers)) or layers[0] < 0:
             raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")
         if self.decoder == "deconv" and (len(layers) != 1 or self.head != "plain"):

@@ -128,6 +128,6 @@ def _with_timms_weights(name: str) -> Any:
     except Exception as error:  # huggingface_hub, httpx, urllib and the operating system each raise their own
         raise ClipSegError(
             f"timm's weights of {name} are not cached and cannot be downloaded ({type(error).__name__}): fetch "
-            f"model.safetensors from {source} and name the file with model.backbone.image_tower_pretrained=PATH "
+            f"model.safetensors from {source} and name the file with model.image_tower_pretrained=PATH "
             "(image_tower_pretrained=PATH in Python)"
         ) from error

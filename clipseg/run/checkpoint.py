@@ -109,7 +109,7 @@ def check_same_run(state: Mapping[str, Any], model_config: Any, backbone_checksu
         raise ClipSegError(f"the checkpoint is of another model: {found}; resume with its own config")
     if state["backbone_checksum"] != backbone_checksum:
         raise ClipSegError(
-            "the checkpoint was trained on other backbone weights than those loaded now; set model.backbone.pretrained to those"
+            "the checkpoint was trained on other backbone weights than those loaded now; set model.pretrained to those"
         )
 
 

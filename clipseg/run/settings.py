@@ -20,33 +20,6 @@ MISSING: Any = "???"
 
 
 @dataclass
-class BackboneSettings:
-    """The frozen part of `ModelConfig` (`network/model.py`), which says what each key means."""
-
-    name: str = ModelConfig.backbone
-    pretrained: str | None = ModelConfig.pretrained
-    image_tower: str | None = ModelConfig.image_tower
-    image_tower_pretrained: bool | str = ModelConfig.image_tower_pretrained
-
-
-@dataclass
-class ModelSettings:
-    """`ModelConfig`, as its YAML files group it."""
-
-    backbone: BackboneSettings = field(default_factory=BackboneSettings)
-    extract_layers: list[int] = field(default_factory=lambda: list(ModelConfig.extract_layers))
-    reduce_dim: int = ModelConfig.reduce_dim
-    head: str = ModelConfig.head
-    decoder: str = ModelConfig.decoder
-    image_size: int = ModelConfig.image_size
-
-    def options(self, *, seed: int) -> dict[str, Any]:
-        """The options of `create_model`."""
-        values = vars(self) | vars(self.backbone)
-        return values | {"backbone": values.pop("name"), "seed": seed}
-
-
-@dataclass
 class LoaderSettings:
     """How items are read (`run/loading.py`)."""
 
@@ -136,7 +109,7 @@ class TrainConfig:
     """All of `train.py`."""
 
     experiment: str = MISSING
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataSettings = field(default_factory=DataSettings)
     prompt: PromptSettings = field(default_factory=PromptSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)

@@ -11,12 +11,11 @@ from places import CONFIGS
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.model import CLIPSeg, ModelConfig, create_model
-from clipseg.run.settings import ModelSettings
 
 NAMES = sorted(path.stem for path in (CONFIGS / "backbone").glob("vit_*.yaml"))
 
 
-def model_settings(*overrides: str) -> ModelSettings:
+def model_settings(*overrides: str) -> ModelConfig:
     return train_settings(*overrides, "data.root=somewhere").model
 
 
@@ -34,10 +33,10 @@ def test_the_backbones_there_are():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_openai_s_weights_fit_the_model_s_activation(name: str):
-    settings = model_settings("experiment=phrasecut_pc", f"backbone={name}").backbone
-    assert "openai" in open_clip.list_pretrained_tags_by_model(settings.name)
-    assert open_clip.get_model_config(settings.name)["quick_gelu"]
-    assert open_clip.get_pretrained_cfg(settings.name, settings.pretrained)["quick_gelu"]
+    settings = model_settings("experiment=phrasecut_pc", f"backbone={name}")
+    assert "openai" in open_clip.list_pretrained_tags_by_model(settings.backbone)
+    assert open_clip.get_model_config(settings.backbone)["quick_gelu"]
+    assert open_clip.get_pretrained_cfg(settings.backbone, settings.pretrained)["quick_gelu"]
 
 
 @pytest.mark.parametrize("head", ["plain", "refined"])
@@ -47,7 +46,7 @@ def test_openai_s_weights_fit_the_model_s_activation(name: str):
 )
 def test_a_narrow_clone_segments_at_its_size(name: str, patch_size: int, layers: tuple[int, ...], head: str):
     settings = model_settings("experiment=phrasecut_pc", f"backbone={name}", f"model.head={head}")
-    backbone = narrow_clone(settings.backbone.name)
+    backbone = narrow_clone(settings.backbone)
     assert backbone.patch_size == patch_size
     assert tuple(settings.extract_layers) == layers
     size = settings.image_size
@@ -66,31 +65,31 @@ ONE_LAYER = {"ablation_layer3": 3, "phrasecut_deconv": 9, "generalized_deconv": 
 @pytest.mark.parametrize(("experiment", "layer"), ONE_LAYER.items())
 def test_an_experiment_s_own_layer_wins_over_the_backbone_s(experiment: str, layer: int):
     for backbone in ("vit_b16", "vit_l14"):
-        assert model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers == [layer]
+        assert model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers == (layer,)
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("phrasecut_vitseg_pc", 0.3), ("phrasecut_vitseg_pc_plus", 0.1)])
 def test_vitseg_is_the_paper_s(name: str, threshold: float):
     config = train_settings(f"experiment={name}", "data.root=somewhere")
     model, training = config.model, config.training
-    assert (model.backbone.image_tower, model.backbone.image_tower_pretrained) == ("vit_base_patch16_384", True)
-    assert (model.backbone.name, model.backbone.pretrained) == ("ViT-B-16-quickgelu", "openai")
-    assert (model.extract_layers, model.reduce_dim, model.head, model.image_size) == ([3, 7, 9], 64, "plain", 384)
+    assert (model.image_tower, model.image_tower_pretrained) == ("vit_base_patch16_384", True)
+    assert (model.backbone, model.pretrained) == ("ViT-B-16-quickgelu", "openai")
+    assert (model.extract_layers, model.reduce_dim, model.head, model.image_size) == ((3, 7, 9), 64, "plain", 384)
     assert (training.lr, training.final_lr, config.threshold) == (1e-4, 1e-4, threshold)
     assert config.data.visual_support == (name == "phrasecut_vitseg_pc_plus")
 
 
 def test_where_the_tower_s_weights_come_from_is_one_key():
-    key = "model.backbone.image_tower_pretrained"
+    key = "model.image_tower_pretrained"
     experiment = "experiment=phrasecut_vitseg_pc"
-    assert model_settings(experiment, f"{key}=false").backbone.image_tower_pretrained is False
-    assert model_settings(experiment, f"{key}=some/file.pt").backbone.image_tower_pretrained == "some/file.pt"
+    assert model_settings(experiment, f"{key}=false").image_tower_pretrained is False
+    assert model_settings(experiment, f"{key}=some/file.pt").image_tower_pretrained == "some/file.pt"
 
 
 def test_no_pretraining_is_random():
     settings = model_settings("experiment=ablation_no_pretraining")
-    assert settings.backbone.pretrained is None
-    assert settings.backbone.image_tower is None
+    assert settings.pretrained is None
+    assert settings.image_tower is None
     assert train_settings("experiment=ablation_no_pretraining", "data.root=somewhere").training.lr == 3e-4
     trained, random = create_model("mini"), create_model("mini", None)
     ours, theirs = (dict(model.backbone.clip.named_parameters()) for model in (random, trained))

@@ -188,7 +188,7 @@ def test_offline_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch):
         load_image_tower(TINY, True)
     assert "\n" not in str(caught.value)
     assert f"https://huggingface.co/timm/{TINY}.augreg_in21k_ft_in1k" in str(caught.value)
-    assert "model.backbone.image_tower_pretrained=PATH" in str(caught.value)
+    assert "model.image_tower_pretrained=PATH" in str(caught.value)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: None)
     with pytest.raises(ClipSegError, match=f"timm has no weights of image_tower='{TINY}'"):
         load_image_tower(TINY, True)

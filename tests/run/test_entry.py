@@ -159,7 +159,7 @@ def test_bad_data_is_one_line(call, phrasecut_root, harm):
         (["training.steps=many"], "training.steps"),
         (["model.image_size=65"], "65"),
         (["model.extract_layers=[3,99]"], "99"),
-        (["model.backbone.name=ViT-Z"], "ViT-Z"),
+        (["model.backbone=ViT-Z"], "ViT-Z"),
         (["resume=nothing.pt"], "nothing.pt"),
         (["device=tpu9"], "tpu9"),
     ],

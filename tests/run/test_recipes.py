@@ -20,10 +20,10 @@ COMMON = {
     "training.lr": 1e-3,
     "training.final_lr": 1e-4,
     "training.weight_decay": 0.01,
-    "model.backbone.name": "ViT-B-16-quickgelu",
-    "model.backbone.pretrained": "openai",
-    "model.backbone.image_tower": None,
-    "model.extract_layers": [3, 7, 9],
+    "model.backbone": "ViT-B-16-quickgelu",
+    "model.pretrained": "openai",
+    "model.image_tower": None,
+    "model.extract_layers": (3, 7, 9),
     "model.reduce_dim": 64,
     "model.head": "plain",
     "model.decoder": "clipseg",
@@ -32,9 +32,9 @@ COMMON = {
     "threshold": 0.3,
 }
 BY_TEXT = {"data.visual_support": False, "prompt.templates": "plain"}
-DECONV = {"model.decoder": "deconv", "model.extract_layers": [9]}
+DECONV = {"model.decoder": "deconv", "model.extract_layers": (9,)}
 MIXED_EVENLY = {"data.negatives": 0.0, "prompt.text_weight": [0.0, 1.0]}
-VITSEG = {"model.backbone.image_tower": "vit_base_patch16_384", "model.image_size": 384, "training.lr": 1e-4}
+VITSEG = {"model.image_tower": "vit_base_patch16_384", "model.image_size": 384, "training.lr": 1e-4}
 COCO = {"data.format": "coco20i", "fold": 0, "training.steps": 7000, "prompt.text_weight": [0.0, 1.0]}
 PASCAL = {"data.exclude": "pascal5i_fold0", "fold": 0}
 WORDS = {"data.exclude": "affordances"}
@@ -47,10 +47,10 @@ RECIPES = {
     "phrasecut_deconv": BY_TEXT | DECONV | {"data.negatives": 0.0},
     "phrasecut_vitseg_pc": BY_TEXT | VITSEG | {"data.negatives": 0.0},
     "phrasecut_vitseg_pc_plus": VITSEG | {"threshold": 0.1},
-    "ablation_no_pretraining": {"model.backbone.pretrained": None, "training.lr": 3e-4},
+    "ablation_no_pretraining": {"model.pretrained": None, "training.lr": 3e-4},
     "ablation_no_visual": BY_TEXT,
     "ablation_d16": {"model.reduce_dim": 16},
-    "ablation_layer3": {"model.extract_layers": [3]},
+    "ablation_layer3": {"model.extract_layers": (3,)},
     "ablation_highlight": {"prompt.visual_prompt": "highlight"},
     "ablation_no_negatives": {"data.negatives": 0.0},
     "ablation_negatives50": {"data.negatives": 0.5},

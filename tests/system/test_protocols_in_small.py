@@ -61,7 +61,7 @@ SMALL = [
     "out=run",
 ]
 # Of the ViT-B/16 a small one stands in, which costs less to make.
-TOWER = "model.backbone.image_tower=vit_tiny_patch16_384"
+TOWER = "model.image_tower=vit_tiny_patch16_384"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -175,10 +175,8 @@ def check_model(model: CLIPSeg, config: TrainConfig, embedded: str) -> None:
     assert decoder.film.scale.out_features == asked.reduce_dim
     assert len(getattr(decoder, "blocks", [None])) == len(asked.extract_layers)
     assert (type(decoder.head).__name__ == "Sequential") == (asked.head == "refined")
-    assert isinstance(model.backbone, ViTBackbone) == (asked.backbone.image_tower is not None)
-    assert (model.backbone.checksum() == embedded) == (
-        asked.backbone.pretrained is not None and asked.backbone.image_tower is None
-    )
+    assert isinstance(model.backbone, ViTBackbone) == (asked.image_tower is not None)
+    assert (model.backbone.checksum() == embedded) == (asked.pretrained is not None and asked.image_tower is None)
 
 
 def check_training(config: TrainConfig, seen: Seen) -> None:
