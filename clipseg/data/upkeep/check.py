@@ -1,7 +1,7 @@
 """Is a data folder of any layout whole? Every deviation as one line, nothing changed."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from clipseg.data.readers.folder import folder_splits, read_lines
 from clipseg.data.readers.instances import InstanceTable, photo_path, read_instances
 from clipseg.data.readers.pascal import PascalSplit
 from clipseg.data.readers.segmentation import require_pycocotools
-from clipseg.data.upkeep.check_phrasecut import Finding, Report, check_phrasecut, photo_size
+from clipseg.data.upkeep.check_phrasecut import check_phrasecut
+from clipseg.data.upkeep.findings import Report, photo_size
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_mask
 
@@ -42,148 +43,114 @@ def check_data(root: str | Path, *, decode: bool = False) -> Report:
         names = sorted(path.name for path in root.glob("*"))
         found = ", ".join(names[:8]) + " ..." * (len(names) > 8)
         raise ClipSegError(f"{root}: found {found or 'nothing'}; expected {', or '.join(LAYOUTS.values())}")
-    findings: list[Finding] = []
+    report = Report(root)
     for layout in layouts:
-        findings.extend(_CHECKS[layout](root, decode))
-    return Report(root, tuple(findings))
+        _CHECKS[layout](report, decode)
+    return report
 
 
-def _phrasecut(root: Path, decode: bool) -> Iterator[Finding]:
-    yield from check_phrasecut(root, decode=decode).findings
-
-
-def _pascal(root: Path, decode: bool) -> Iterator[Finding]:
-    folder = voc_folder(root)
+def _check_pascal(report: Report, decode: bool) -> None:
+    folder = voc_folder(report.root)
     assert folder is not None  # the layout was found
-    splits: dict[str, PascalSplit] = {}
+    source_of: dict[str, PascalSplit] = {}
     for split in sorted(path.stem for path in (folder / "ImageSets" / "Segmentation").glob("*.txt")):
-        try:
-            splits[split] = PascalSplit(root, split)
-        except ClipSegError as error:
-            yield Finding("error", "annotations", str(error))
-            continue
-        images = len(splits[split].image_ids)
-        yield _count(f"{split}: {images:,} images", images, PASCAL_COUNTS.get(split), "Pascal VOC 2012")
-    source_of = {image_id: source for source in splits.values() for image_id in source.image_ids}
-    photos = {image_id: source.photo_path(image_id) for image_id, source in source_of.items()}
+        with report.reading():
+            source = PascalSplit(report.root, split)
+            source_of |= dict.fromkeys(source.image_ids, source)
+            images = len(source.image_ids)
+            report.count(f"{split}: {images:,} images", images, PASCAL_COUNTS.get(split), "Pascal VOC 2012")
+    photos = {image_id: source_of[image_id].photo_path(image_id) for image_id in sorted(source_of)}
     missing = [image_id for image_id, path in photos.items() if not path.is_file()]
-    yield from _missing(missing, len(photos))
+    report.missing(missing, len(photos))
     for image_id in sorted(photos.keys() - set(missing)):
-        try:
-            check_inside(photos[image_id], root)
+        with report.reading():
+            check_inside(photos[image_id], report.root)
             photo_size(photos[image_id], decode=decode)
             source_of[image_id].read_labels(image_id)
-        except ClipSegError as error:
-            yield Finding("error", "unreadable", str(error))
 
 
-def _count(text: str, found: object, published: object, name: str) -> Finding:
-    if published is not None:
-        numbers = " and ".join(f"{n:,}" for n in (published if isinstance(published, tuple) else (published,)))
-        text += ", as published" if found == published else f" ({name} as published: {numbers})"
-    return Finding("info", "count", text)
+def _check_coco(report: Report, decode: bool) -> None:
+    _check_instances(report, annotation_files(report.root, "instances_"), COCO_COUNTS, "COCO", decode)
 
 
-def _missing(names: Iterable[str], total: int) -> Iterator[Finding]:
-    missing = sorted(names)
-    if missing:
-        first = ", ".join(missing[:10]) + " ..." * (len(missing) > 10)
-        yield Finding("error", "missing", f"{len(missing):,} of {total:,} images are missing: {first}")
+def _check_lvis(report: Report, decode: bool) -> None:
+    _check_instances(report, annotation_files(report.root, "lvis_v1_"), LVIS_COUNTS, "LVIS v1", decode)
 
 
-def _coco(root: Path, decode: bool) -> Iterator[Finding]:
-    return _instances(root, annotation_files(root, "instances_"), COCO_COUNTS, "COCO", decode)
-
-
-def _lvis(root: Path, decode: bool) -> Iterator[Finding]:
-    return _instances(root, annotation_files(root, "lvis_v1_"), LVIS_COUNTS, "LVIS v1", decode)
-
-
-def _instances(
-    root: Path, files: Mapping[str, Path], published: Mapping[str, tuple[int, int]], name: str, decode: bool
-) -> Iterator[Finding]:
+def _check_instances(
+    report: Report, files: Mapping[str, Path], published: Mapping[str, tuple[int, int]], name: str, decode: bool
+) -> None:
+    if decode:
+        require_pycocotools()
     for split, path in files.items():
-        try:
+        with report.reading():
             table = read_instances(path)
-        except ClipSegError as error:
-            yield Finding("error", "annotations", str(error))
-            continue
-        counts = (len(table.image_ids), len(table.annotation_ids))
-        text = f"{split}: {counts[0]:,} images, {counts[1]:,} annotations"
-        yield _count(text, counts, published.get(split), name)
-        yield from _photos(root, table, decode)
-        if decode:
-            yield from _masks(table)
+            counts = (len(table.image_ids), len(table.annotation_ids))
+            text = f"{split}: {counts[0]:,} images, {counts[1]:,} annotations"
+            report.count(text, counts, published.get(split), name)
+            _check_photos(report, table, decode)
+            if decode:
+                _check_masks(report, table)
 
 
-def _photos(root: Path, table: InstanceTable, decode: bool) -> Iterator[Finding]:
+def _check_photos(report: Report, table: InstanceTable, decode: bool) -> None:
     # Asking for 120,000 files one by one takes minutes on a network disk.
-    folders = {photo.split("/")[0] for photo in table.photos}
+    root, folders = report.root, {photo.split("/")[0] for photo in table.photos}
     there = {f"{folder}/{name}" for folder in folders for base in (root, root / "images") for name in _listing(base / folder)}
-    yield from _missing((photo for photo in table.photos if photo not in there), len(table.photos))
-    for number, photo in enumerate(table.photos):
-        if photo in there:
-            path = photo_path(root, photo)
-            try:
-                check_inside(path, root)
-                width, height = photo_size(path, decode=decode)
-            except ClipSegError as error:
-                yield Finding("error", "unreadable", str(error))
+    report.missing(sorted(photo for photo in table.photos if photo not in there), len(table.photos))
+    for photo, (annotated_height, annotated_width) in zip(table.photos, table.sizes.tolist(), strict=True):
+        with report.reading():
+            if photo not in there:
                 continue
-            if [height, width] != table.sizes[number].tolist():
-                annotated = "{1}x{0}".format(*table.sizes[number].tolist())
-                yield Finding("error", "size", f"{path}: {width}x{height} pixels, annotated as {annotated}")
+            path = photo_path(root, photo)
+            check_inside(path, root)
+            width, height = photo_size(path, decode=decode)
+            if (width, height) != (annotated_width, annotated_height):
+                report.error(f"{path}: {width}x{height} pixels, annotated as {annotated_width}x{annotated_height}")
 
 
 def _listing(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
 
 
-def _masks(table: InstanceTable) -> Iterator[Finding]:
-    require_pycocotools()
+def _check_masks(report: Report, table: InstanceTable) -> None:
     image_of = np.repeat(np.arange(len(table.image_ids)), np.diff(table.starts))
     for annotation, image in enumerate(image_of.tolist()):
-        try:
+        with report.reading():
             table.mask(annotation, image)
-        except ClipSegError as error:
-            yield Finding("error", "annotations", str(error))
 
 
-def _folder(root: Path, decode: bool) -> Iterator[Finding]:
-    for split, path in folder_splits(root).items():
+def _check_folder(report: Report, decode: bool) -> None:
+    for split, path in folder_splits(report.root).items():
         problems: list[str] = []
-        try:
+        with report.reading():
             lines = read_lines(path, problems=problems)
-        except ClipSegError as error:
-            yield Finding("error", "annotations", str(error))
-            continue
-        yield from (Finding("error", "annotations", problem) for problem in problems)
-        images = sorted({line["image"] for line in lines})
-        yield Finding("info", "count", f"{split}: {len(lines):,} tasks on {len(images):,} images")
-        sizes: dict[str, tuple[int, int]] = {}
-        for image in images:
-            try:
-                sizes[image] = photo_size(root / image, decode=decode)
-            except ClipSegError as error:
-                yield Finding("error", "unreadable", str(error))
-        for line in (line for line in lines if "mask" in line and line["image"] in sizes):
-            yield from _drawn_mask(root / line["mask"], sizes[line["image"]], f"{path}: line {line['line']}")
+            for problem in problems:
+                report.error(problem)
+            images = sorted({line["image"] for line in lines})
+            report.info(f"{split}: {len(lines):,} tasks on {len(images):,} images")
+            sizes: dict[str, tuple[int, int]] = {}
+            for image in images:
+                with report.reading():
+                    sizes[image] = photo_size(report.root / image, decode=decode)
+            for line in (line for line in lines if "mask" in line and line["image"] in sizes):
+                _check_mask(report, report.root / line["mask"], sizes[line["image"]], f"{path}: line {line['line']}")
 
 
-def _drawn_mask(path: Path, photo: tuple[int, int], where: str) -> Iterator[Finding]:
+def _check_mask(report: Report, path: Path, photo: tuple[int, int], where: str) -> None:
     try:
         height, width = read_mask(path, exif=False).shape
     except ClipSegError as error:
-        yield Finding("error", "unreadable", f"{where}: {error}")
+        report.error(f"{where}: {error}")
         return
     if (width, height) != photo:
-        yield Finding("error", "size", f"{where}: mask {path} has {width}x{height} pixels, its image {photo[0]}x{photo[1]}")
+        report.error(f"{where}: mask {path} has {width}x{height} pixels, its image {photo[0]}x{photo[1]}")
 
 
-_CHECKS: dict[str, Callable[[Path, bool], Iterator[Finding]]] = {
-    "phrasecut": _phrasecut,
-    "pascal": _pascal,
-    "coco": _coco,
-    "lvis": _lvis,
-    "folder": _folder,
+_CHECKS: dict[str, Callable[[Report, bool], None]] = {
+    "phrasecut": check_phrasecut,
+    "pascal": _check_pascal,
+    "coco": _check_coco,
+    "lvis": _check_lvis,
+    "folder": _check_folder,
 }
