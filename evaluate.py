@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 import clipseg
-from clipseg.entry import launch
-from clipseg.errors import ClipSegError, one_line
+from clipseg.entry import launch, read_config
+from clipseg.errors import ClipSegError
 from clipseg.files import read_json
 from clipseg.run.benchmarks import BENCHMARKS, find
 from clipseg.run.distributed import choose_device, started
@@ -105,12 +105,13 @@ def training_run(checkpoint: str) -> TrainingRun:
     config_path = folder / "config.yaml"
     if not path.exists() or not config_path.is_file():
         return TrainingRun()
-    try:
-        config = OmegaConf.load(config_path)
-        keys = {name: f"data.{name}" if name == "root" else name for name in TrainingRun._fields if name != "commit"}
-        asked = {name: OmegaConf.select(config, key) for name, key in keys.items()}
-    except Exception as error:  # yaml, OmegaConf and the decoder of text each raise their own
-        raise ClipSegError(f"{config_path}: no config of train.py ({one_line(error)[:160]}); restore it") from error
+    config = read_config(config_path)
+    asked = {}
+    for name in (name for name in TrainingRun._fields if name != "commit"):
+        key, kind = "data.root" if name == "root" else name, int if name in ("fold", "seed") else str
+        asked[name] = OmegaConf.select(config, key)
+        if not isinstance(asked[name], kind | None):
+            raise ClipSegError(f"{config_path}: {key} is {asked[name]}, no {kind.__name__}; restore it")
     origin = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
     return TrainingRun(**asked, commit=origin.get("commit") if isinstance(origin, dict) else None)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipseg import __version__
-from clipseg.entry import guarded
+from clipseg.exit_status import guarded
 
 
 @dataclass(frozen=True)

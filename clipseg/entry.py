@@ -1,16 +1,10 @@
-"""Shared by the entry points: a user's error becomes one line on standard error and status 2, a config becomes settings.
-
-Statuses: 0 all was done; 2 an error a user can mend; 75 (EX_TEMPFAIL of sysexits.h: try again) stopped by a signal, and
-resumable; 130 ended by Ctrl-C at once; 141 ended since nobody reads what it prints, as after `| head`; 1, with a traceback, a
-mistake of ours.
-"""
+"""Shared by `train.py` and `evaluate.py`: the command line becomes settings, by Hydra, and settings a run."""
 
 import difflib
 import os
 import re
+import shlex
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,20 +12,19 @@ from typing import Any, TypeVar
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from clipseg.errors import ClipSegError, Stopped, one_line, printable
-from clipseg.files import DISK_ERRORS, remedy
+from clipseg import __version__
+from clipseg.errors import ClipSegError, one_line
+from clipseg.exit_status import ENDED, RESUMABLE, guarded
+from clipseg.files import read_text
 
 T = TypeVar("T")
-
-RESUMABLE = 75
-ENDED = 130
-CLOSED = 141
 
 # What a job of a sweep may change when it is given again: none of it makes another run of it.
 FREE_KEYS = {"out", "resume", "report", "device", "data.root", "data.workers", "training.steps"}
@@ -39,72 +32,6 @@ FREE_KEYS = {"out", "resume", "report", "device", "data.root", "data.workers", "
 
 class JobFailed(ClipSegError):
     """A job of a sweep failed; it has said why."""
-
-
-def guarded(main: Callable[[], Any]) -> int:
-    """Run `main` and return the process's exit status: its own, or 2 after an error a user can mend, without a traceback."""
-    warnings.showwarning = _one_line_warning
-    threading.excepthook = _quiet_disk_errors
-    try:
-        status = main() or 0
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return _fail("ended", status=ENDED)
-    except Stopped as stopped:
-        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started one says it
-            print(stopped, file=sys.stderr)
-        return RESUMABLE
-    except ClipSegError as error:
-        return _fail(str(error))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        return _fail(f"config: {error}")
-    except BrokenPipeError:
-        if not _is_output_closed():
-            raise
-        # What Python flushes at its own end must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        return _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy(error)}")
-
-
-def _is_output_closed() -> bool:
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        return True
-    return False
-
-
-def _fail(message: str, *, status: int = 2) -> int:
-    if _claim_error_report():
-        print(f"error: {printable(message)}", file=sys.stderr)
-    return status
-
-
-def _claim_error_report() -> bool:
-    if "WORLD_SIZE" not in os.environ:
-        return True
-    # Imported here: a command that stands alone needs no torch to say what is wrong.
-    from clipseg.run.distributed import claim_error_report
-
-    return claim_error_report()
-
-
-def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """A warning in one line; where in our code it arose helps no user."""
-    is_main = os.environ.get("RANK", "0") == "0"
-    if is_main and not issubclass(category, (DeprecationWarning, FutureWarning)):
-        print(f"warning: {printable(str(message))}", file=sys.stderr)
-
-
-def _quiet_disk_errors(failure: threading.ExceptHookArgs) -> None:
-    """No traceback of a thread that writes to a full disk: the main thread learns of it, and says so in one line."""
-    if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in DISK_ERRORS):
-        threading.__excepthook__(failure)
 
 
 def launch(
@@ -130,6 +57,11 @@ def launch(
     Returns:
         The exit status: 0 only where all went well.
     """
+    if "--version" in sys.argv[1:]:
+        print(__version__)
+        return 0
+    # Hydra takes flags before overrides, or after them all, and none in their midst.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: not argument.startswith("-") and "=" in argument)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra's own report of an error is many lines long; with this it raises, and `guarded` makes one line of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -154,12 +86,8 @@ def launch(
     def compose() -> None:
         try:
             hydra.main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(job)()
-        except HydraException as error:
-            unknown = re.match(r"Could not override '([^']+)'", str(error))
-            if unknown is None:
-                raise
-            known = _keys(OmegaConf.structured(schema))
-            raise ClipSegError(f"{unknown[1]}: no such key; {_nearest(unknown[1], known)}") from error
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            raise _refused(error, schema) from error
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
             if asked:
                 raise
@@ -175,20 +103,46 @@ def launch(
     return max(statuses)
 
 
+def _refused(error: Exception, schema: type) -> ClipSegError:
+    """Return the one line that says which argument Hydra refuses, and what to write instead."""
+    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
+        return ClipSegError(f"{unknown[1]}: no such key; {_nearest(unknown[1], _keys(OmegaConf.structured(schema)))}")
+    for argument in sys.argv[1:]:
+        key, sign, value = argument.partition("=")
+        if sign and not argument.startswith("-") and not _is_read(argument):
+            text = os.path.expanduser(value).replace('"', r"\"")
+            return ClipSegError(f"{argument}: cannot be read as it is; quote it: " + shlex.quote(f'{key}="{text}"'))
+    if bare := re.match(r"Error parsing override '(.*)'\s*missing EQUAL", str(error)):
+        return ClipSegError(f"{bare[1]}: no setting; expected KEY=VALUE")
+    if merging := re.match(r"Error merging override (.*)", str(error)):
+        return ClipSegError(f"{merging[1]}: {str(error.__cause__).splitlines()[0]}")
+    return ClipSegError(f"config: {one_line(error)}")
+
+
+def _is_read(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
 class _EndOfSweep(BaseException):
     """Passes by Hydra, which goes on to the next job after any `Exception`."""
 
 
 def _of_a_sweep(settings: T) -> T:
-    """`settings` as they are, unless they are those of a sweep's job that cannot run."""
+    """`settings` as they are, unless they are those of a sweep, or of its job, that cannot run."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode is not RunMode.MULTIRUN:
+        if hydra_config.sweeper.get("params"):
+            raise ClipSegError(f"sweep={hydra_config.runtime.choices['sweep']} is many runs; add -m to the command")
         return settings
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ClipSegError("a sweep (-m) under torchrun would mix its jobs up; start torchrun once for each job")
     ours = OmegaConf.structured(settings)
     path = Path(ours.out) / "config.yaml"
-    theirs = OmegaConf.load(path) if path.is_file() else ours
+    theirs = read_config(path) if path.is_file() else ours
     for key in {override.lstrip("+~").partition("=")[0] for override in hydra_config.overrides.task} - FREE_KEYS:
         found, asked = OmegaConf.select(theirs, key), OmegaConf.select(ours, key)
         if found != asked:
@@ -219,9 +173,35 @@ def read_settings(config: DictConfig, schema: type[T]) -> T:
     known = _keys(OmegaConf.structured(schema))
     for key in sorted(_keys(config) - known):
         raise ClipSegError(f"{key}: no such key; {_nearest(key, known)}")
-    settings = OmegaConf.to_object(config)
+    try:
+        for key in known:
+            value = OmegaConf.select(config, key)
+            if value == "":
+                raise ClipSegError(f"{key}= is empty; give it a value, or leave it out")
+            if isinstance(value, str) and value.startswith("~/"):
+                OmegaConf.update(config, key, os.path.expanduser(value))
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ClipSegError(f"config: {one_line(error)}") from error
     assert isinstance(settings, schema)
     return settings
+
+
+def read_config(path: Path) -> DictConfig:
+    """Return the settings that a run folder keeps.
+
+    Raises:
+        ClipSegError: the file cannot be read, or holds no settings.
+    """
+    text = read_text(path)
+    try:
+        config = OmegaConf.create(text)
+        OmegaConf.resolve(config)
+    except Exception as error:  # yaml, OmegaConf and the decoder of text each raise their own
+        raise ClipSegError(f"{path}: no config of train.py ({one_line(error)[:160]}); restore it") from error
+    if not isinstance(config, DictConfig):
+        raise ClipSegError(f"{path}: no config of train.py; restore it")
+    return config
 
 
 def _keys(config: Any, prefix: str = "") -> set[str]:
@@ -263,7 +243,7 @@ def check_resumable(settings: Any, path: Path) -> None:
     """
     if not path.is_file():
         return
-    ours, theirs = OmegaConf.structured(settings), OmegaConf.load(path)
+    ours, theirs = OmegaConf.structured(settings), read_config(path)
     remedy = "resume with what it was trained with, or choose another out="
     for key in sorted(_keys(ours) - RESUME_FREELY):
         asked, found = (

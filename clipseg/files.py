@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -156,18 +157,32 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file.
+def read_text(path: str | Path) -> str:
+    """Return the content of a file of UTF-8 text, without a byte-order mark.
 
     Raises:
-        ClipSegError: the file is missing, unreadable, not UTF-8, cut off or not JSON; the message names it.
+        ClipSegError: the file is missing, no regular file (a pipe would be waited for without end), unreadable or not UTF-8.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ClipSegError(f"{path}: cannot be read (a folder, a pipe or a device, no file)")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ClipSegError(f"{path}: no such file") from error
     except OSError as error:
         raise ClipSegError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ClipSegError(f"{path}: not UTF-8 text ({error}); fetch it again, or save it as UTF-8") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ClipSegError: as `read_text`; or cut off, or not JSON; the message names it.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ClipSegError(f"{path}: not valid JSON ({error}); the file may be cut off: fetch or write it again") from error

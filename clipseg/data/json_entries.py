@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipseg.errors import ClipSegError
+from clipseg.files import read_text
 
 _space = re.compile(r"[ \t\r\n]*")
 
@@ -17,7 +18,7 @@ def iterate_entries(path: Path) -> Iterator[Any]:
     Raises:
         ClipSegError: missing, not UTF-8, not a JSON list, or cut off; entries before the damage have been given by then.
     """
-    text = _read_text(path)
+    text = read_text(path)
     decoder = json.JSONDecoder()
     at = _skip_space(text, 0)
     if text[at : at + 1] != "[":
@@ -36,17 +37,6 @@ def iterate_entries(path: Path) -> Iterator[Any]:
                 break
     if text[at : at + 1] != "]" or _skip_space(text, at + 1) != len(text):
         raise _damaged(path, f"at character {at}")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ClipSegError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ClipSegError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise _damaged(path, error) from error
 
 
 def _skip_space(text: str, at: int) -> int:

@@ -35,8 +35,8 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             raise ClipSegError("the training set has no items; check the split and what is left out of it")
         if batch_size < 1 or batch_size % world_size:
             raise ClipSegError(
-                f"training.batch_size={batch_size} cannot be shared by {world_size} processes; "
-                f"choose a multiple of {world_size}"
+                f"batches of {batch_size} items cannot be shared by {world_size} processes; choose training.batch_size as a "
+                f"multiple of {world_size} times training.phrases_per_image"
             )
         assert 0 <= rank < world_size
         assert start >= 0

@@ -38,8 +38,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ClipSegError: missing, cut off, damaged, or written by something else.
     """
-    if not path.exists():
-        raise ClipSegError(f"{path}: no such checkpoint")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ClipSegError(f"{path}: {'no regular file' if path.exists() else 'no such checkpoint'}")
     check_unpacked_size(path)
     check_archive(path)
     try:

@@ -221,7 +221,7 @@ def _keep_until(path: Path, step: int) -> dict[str, float]:
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, figures) of each whole line, of a file that may be missing."""
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError):
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):

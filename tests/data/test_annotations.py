@@ -182,7 +182,7 @@ def test_what_is_no_json_list_is_named(tmp_path: Path, text: str) -> None:
 
 def test_bytes_that_are_no_text_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'["\xff"]')
-    with pytest.raises(ClipSegError, match=r"a\.json: not valid JSON"):
+    with pytest.raises(ClipSegError, match=r"a\.json: not UTF-8 text"):
         list(iterate_entries(tmp_path / "a.json"))
     with pytest.raises(ClipSegError, match="no such file"):
         list(iterate_entries(tmp_path / "b.json"))

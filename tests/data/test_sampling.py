@@ -36,7 +36,10 @@ def test_each_iteration_starts_again() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(ClipSegError, match=r"training\.batch_size=10 .* 4 processes"):
+    with pytest.raises(
+        ClipSegError,
+        match=r"batches of 10 items cannot be .* by 4 processes; choose .* multiple of 4 times",
+    ):
         StreamSampler(7, batch_size=10, world_size=4)
     with pytest.raises(ClipSegError, match="no items"):
         StreamSampler(0, batch_size=4)

@@ -12,8 +12,8 @@ from made_results import made_results
 from scipy import stats
 
 from clipseg.commands import compare
-from clipseg.entry import guarded
 from clipseg.errors import ClipSegError
+from clipseg.exit_status import guarded
 from clipseg.measure.alignment import align, load_runs, sample_values
 from clipseg.measure.comparison import compare_groups, compare_runs, comparisons_to_json, format_comparisons
 from clipseg.measure.metrics import sample_iou

@@ -13,8 +13,8 @@ from made_results import made_results
 from scipy import stats
 
 from clipseg.data.classes import PASCAL_CLASSES, unseen_classes
-from clipseg.entry import guarded
 from clipseg.errors import ClipSegError
+from clipseg.exit_status import guarded
 from clipseg.measure.metrics import Definition
 from clipseg.measure.paper import ROWS
 from clipseg.measure.results import Results

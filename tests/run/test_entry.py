@@ -16,8 +16,8 @@ from PIL import Image
 import clipseg.run.training
 import evaluate
 import train
-from clipseg.entry import guarded
 from clipseg.errors import ClipSegError
+from clipseg.exit_status import guarded
 from clipseg.files import locked
 from clipseg.measure.results import Results
 from clipseg.run.checkpoint import newest_whole

@@ -14,8 +14,8 @@ from made_runs import fork_server, never_done, run_training, small_config
 import clipseg.run.evaluation
 import clipseg.run.training
 import train
-from clipseg.entry import RESUMABLE
 from clipseg.errors import Stopped
+from clipseg.exit_status import RESUMABLE
 from clipseg.run.checkpoint import newest_whole
 from clipseg.run.interruption import stoppable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipseg import entry
+from clipseg import exit_status
 from clipseg.errors import ClipSegError
 from clipseg.run.log import RunLog, recorded_steps
 
@@ -64,7 +64,7 @@ def files_of_at_most(size):
 
 def test_tensorboards_thread_tells_of_a_full_disk_before_the_next_checkpoint(tmp_path, monkeypatch, capsys):
     picture = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
-    monkeypatch.setattr(threading, "excepthook", entry._quiet_disk_errors)
+    monkeypatch.setattr(threading, "excepthook", exit_status._quiet_disk_errors)
     saved = []
 
     def train():

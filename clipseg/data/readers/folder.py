@@ -18,6 +18,7 @@ from clipseg.data.layout import check_inside, wrong_layout
 from clipseg.data.phrase_tasks import EVALUATION, PhraseTasks, ReaderOptions
 from clipseg.data.rasterise import rasterise
 from clipseg.errors import ClipSegError
+from clipseg.files import read_text
 from clipseg.image_io import read_image, read_mask
 
 
@@ -94,10 +95,7 @@ def read_lines(path: Path, *, problems: list[str] | None = None) -> list[dict[st
     Raises:
         ClipSegError: the file cannot be read, or a line is malformed; file and line are named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClipSegError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
+    lines = read_text(path).splitlines()
     tasks = []
     for number, line in enumerate(lines, start=1):
         if line.strip():

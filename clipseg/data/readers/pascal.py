@@ -17,6 +17,7 @@ from clipseg.data.classes import PASCAL_CLASSES, pascal5i_fold
 from clipseg.data.layout import check_inside, voc_folder, wrong_layout
 from clipseg.data.readers.episodes import EpisodeReader, all_episodes, read_episodes, with_supports
 from clipseg.errors import ClipSegError
+from clipseg.files import read_text
 from clipseg.image_io import open_pil, read_image
 
 IGNORED = 255  # the label of the border around each object, and of what is hard to say
@@ -102,10 +103,7 @@ def _read_split(folder: Path, split: str) -> list[str]:
     if split not in known:
         raise ClipSegError(f"{lists}: split {split!r} unknown; expected one of {', '.join(known) or 'none: it is empty'}")
     path = lists / f"{split}.txt"
-    try:
-        image_ids = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClipSegError(f"{path}: cannot be read ({error}); fetch it again") from error
+    image_ids = read_text(path).split()
     for image_id in image_ids:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", image_id):
             raise ClipSegError(f"{path}: image {image_id!r}; expected names such as 2007_000033")

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from clipseg.data.phrasecut import PhraseCut
-from clipseg.entry import guarded
 from clipseg.errors import ClipSegError
+from clipseg.exit_status import guarded
 from clipseg.measure.intensity import IntensityTests, gray_values, intensity_tests
 from clipseg.measure.significance import NotTestable, TTest, welch
 from clipseg.network.model import CLIPSeg, create_model
