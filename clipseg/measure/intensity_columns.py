@@ -16,12 +16,13 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.intensity import ALPHA, FEWEST, IntensityTests
 from clipseg.measure.significance import Outcome, Rejections, TTest, holm
 
-FAMILIES = (
-    "true mask, inside against inside (control)",
-    "true mask, inside against across",
-    "predicted mask, inside against inside (control)",
-    "predicted mask, inside against across",
-)
+# By mask and test: what a family of tests is called.
+FAMILIES = {
+    ("truth", "inside"): "true mask, inside against inside (control)",
+    ("truth", "across"): "true mask, inside against across",
+    ("predicted", "inside"): "predicted mask, inside against inside (control)",
+    ("predicted", "across"): "predicted mask, inside against across",
+}
 FIGURES = ("statistic", "degrees_of_freedom", "p_value", "difference", "effect_size")
 _TESTED = -1
 
@@ -93,7 +94,7 @@ class IntensityColumns:
     def rejections(self) -> list["FamilyRejections"]:
         """How often each family of tests rejects H0, by Holm's correction over all its samples."""
         families = []
-        for place, name in enumerate(FAMILIES):
+        for place, name in enumerate(FAMILIES.values()):
             tested = self.reason[:, place] == _TESTED
             p = self.values[tested, place, FIGURES.index("p_value")]
             rejected = int((np.array(holm(p.tolist())) < ALPHA).sum())

@@ -258,17 +258,6 @@ def holm_outcomes(outcomes: Sequence[TTest | RankTest | NotTestable]) -> list[fl
     return [None if isinstance(outcome, NotTestable) else next(adjusted) for outcome in outcomes]
 
 
-def count_rejections(outcomes: Sequence[Outcome], *, alpha: float) -> Rejections:
-    """How many tests of one family reject H0 at level `alpha`."""
-    tests = [outcome for outcome in outcomes if isinstance(outcome, TTest)]
-    return Rejections(
-        tested=len(tests),
-        not_testable=len(outcomes) - len(tests),
-        rejected_uncorrected=sum(test.p_value < alpha for test in tests),
-        rejected=sum(p < alpha for p in holm([test.p_value for test in tests])),
-    )
-
-
 def format_p(p_value: float) -> str:
     """`p = 0.0772`, `p = 3.3e-134`, or `p < 1e-300`."""
     return f"p = {p_value:.3g}" if p_value >= 1e-300 else "p < 1e-300"

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from clipseg.measure.alignment import Runs
-from clipseg.measure.paper import ROWS
+from clipseg.measure.paper import PROMPT_DELTAS, ROWS
 from clipseg.measure.significance import Interval, cluster_bootstrap, paired_t
 from clipseg.paper.directions import THRESHOLD, Figure, Panel, Question, Row, Section, Sweep, corrected
-from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 
 FULL = "phrasecut_pc_plus"
 NO_PRETRAINING = "ablation_no_pretraining"
@@ -101,9 +101,9 @@ def _variants(study: PromptDeltas) -> list[Row]:
         row = Row(
             label=variant.replace("_minus_infinity", ", −∞").replace("_scores_times_mask", ", own masks"),
             ours=(float(deltas.mean()),),
-            paper=PAPER.get(variant),
+            paper=PROMPT_DELTAS.get(variant),
             difference=float(deltas.mean()),
-            paper_difference=PAPER.get(variant),
+            paper_difference=PROMPT_DELTAS.get(variant),
             images=interval if isinstance(interval, Interval) else None,
             test=paired_t(of_images, np.zeros(len(images))),
         )

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import check_same_samples
 from clipseg.measure.average_precision import Definition
-from clipseg.measure.paper import ROWS, PaperRow, is_synthetic
+from clipseg.measure.paper import PROMPT_DELTAS, ROWS, PaperRow, is_synthetic
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, cluster_bootstrap, mean_interval
 from clipseg.paper.resampling import percentiles, redrawn
-from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.zero_shot.results import MulticlassResults, check_same_truth
 
 COLUMNS = ("Row", "Figure", "Paper", "Ours", "Difference", "95% interval", "Seeds")
@@ -178,7 +178,7 @@ def _row_and_fold(result: Measured) -> tuple[str, str, str]:
 def _study_lines(studies: Mapping[str, PromptDeltas]) -> list[Line]:
     if len(studies) > 1:
         raise ClipSegError(f"{' and '.join(studies)}: both are studies of visual prompts; give one")
-    lines = {name: Line(row=name, figure="ΔP(object)", paper=paper, status="not run") for name, paper in PAPER.items()}
+    lines = {name: Line(row=name, figure="ΔP(object)", paper=paper, status="not run") for name, paper in PROMPT_DELTAS.items()}
     for study in studies.values():
         for name, column in zip(study.variants, study.deltas.T, strict=True):
             interval = cluster_bootstrap(column, study.image_key, seed=0)

@@ -16,7 +16,6 @@ from clipseg.measure.significance import (
     RankTest,
     TTest,
     cluster_bootstrap,
-    count_rejections,
     format_p,
     holm,
     holm_outcomes,
@@ -110,7 +109,7 @@ def test_values_that_are_no_numbers_are_refused() -> None:
 
 def test_rejects_a_true_h0_as_rarely_as_it_says_and_finds_an_effect() -> None:
     generator = np.random.default_rng(0)
-    runs = 2000
+    runs = 500
     p = {
         effect: [welch(generator.normal(0, 1, 20), generator.normal(effect, 3, 20)).p_value for _ in range(runs)]  # type: ignore[union-attr]
         for effect in (0.0, 3.0)
@@ -172,9 +171,6 @@ def test_tests_that_could_not_be_done_are_no_comparisons() -> None:
     tests = [welch([1, 2, 3], [11, 12, 14]), NotTestable("why"), welch([1, 2, 3], [2, 3, 1])]
     first, second = (test.p_value for test in tests if isinstance(test, TTest))
     assert holm_outcomes(tests) == [pytest.approx(2 * first), None, second]
-    counted = count_rejections(tests, alpha=1.5 * first)
-    assert (counted.tested, counted.not_testable, counted.rejected_uncorrected, counted.rejected) == (2, 1, 1, 0)
-    assert "0 of 2 rejected" in str(counted)
 
 
 def test_p_values_in_words() -> None:

@@ -17,6 +17,7 @@ import train
 from clipseg.entry import to_yaml
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import Runs
+from clipseg.measure.paper import PROMPT_DELTAS
 from clipseg.measure.significance import Interval, TTest, holm
 from clipseg.paper import directions
 from clipseg.paper import sweep as miniature
@@ -27,7 +28,7 @@ from clipseg.paper.questions import ABLATIONS, EXPERIMENTS, FULL, NO_PRETRAINING
 from clipseg.paper.resampling import redrawn
 from clipseg.paper.sweep import report_sweep
 from clipseg.run.settings import DataSettings, TrainConfig
-from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,7 @@ def test_variants_are_tested_over_images(found: list[Section]) -> None:
     assert row.test.p_value == pytest.approx(stats.ttest_1samp(deltas.reshape(6, 2).mean(axis=1), 0).pvalue)
     assert isinstance(row.images, Interval)
     assert row.ours == (pytest.approx(deltas.mean()),)
-    assert (row.paper, row.verdict) == (PAPER["crop"], "agrees")
+    assert (row.paper, row.verdict) == (PROMPT_DELTAS["crop"], "agrees")
     assert table["blur"].verdict == "disagrees"
     assert table["clip_mask_cls_all, −∞"].verdict == "not in the paper"
 

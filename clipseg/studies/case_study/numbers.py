@@ -17,16 +17,10 @@ from PIL import Image
 from clipseg.errors import printable
 from clipseg.files import atomic_write
 from clipseg.measure.intensity import ALPHA, Difference, IntensityTests, Region
+from clipseg.measure.intensity_columns import FAMILIES, FamilyRejections, IntensityColumns
 from clipseg.measure.page import write_page
-from clipseg.measure.significance import Outcome, Rejections, TTest, count_rejections, holm_outcomes, to_json
+from clipseg.measure.significance import Outcome, TTest, holm_outcomes, to_json
 
-# A family of tests: which mask, which test, and what they are called. Holm's correction is over the phrases of one family.
-_FAMILIES = {
-    ("predicted", "inside"): "predicted mask, inside against inside (control)",
-    ("predicted", "across"): "predicted mask, inside against across",
-    ("truth", "inside"): "true mask, inside against inside (control)",
-    ("truth", "across"): "true mask, inside against across",
-}
 _POPULATIONS = {
     "inside": "Welch T Test for two sets of pixel populations both inside of the segmented object",
     "across": "Welch T Test for two sets of pixel populations inside and outside of the segmented object",
@@ -92,16 +86,19 @@ class Case:
         )
 
 
-def rejections(cases: Sequence[Case]) -> dict[str, Rejections]:
-    """How often H0 is rejected over all phrases of all photos, by family of tests."""
-    return {
-        title: count_rejections([test for case in cases for test in _family(case, *family)], alpha=ALPHA)
-        for family, title in _FAMILIES.items()
-    }
+def rejections(cases: Sequence[Case]) -> list[FamilyRejections]:
+    """Count how often H0 is rejected over all phrases of all photos, by family of tests."""
+    return IntensityColumns.of([(phrase.truth, phrase.predicted) for case in cases for phrase in case.phrases]).rejections()
 
 
-def _family(case: Case, mask: str, test: str) -> list[Outcome]:
-    return [getattr(getattr(phrase, mask), test) for phrase in case.phrases]
+def _adjusted(case: Case) -> list[dict[tuple[str, str], tuple[Outcome, float | None]]]:
+    """Return for each phrase the test of every family with its p-value, adjusted by Holm over the phrases."""
+    tests: list[dict[tuple[str, str], tuple[Outcome, float | None]]] = [{} for _ in case.phrases]
+    for mask, test in FAMILIES:
+        outcomes = [getattr(getattr(phrase, mask), test) for phrase in case.phrases]
+        for of_phrase, outcome, p in zip(tests, outcomes, holm_outcomes(outcomes), strict=True):
+            of_phrase[mask, test] = outcome, p
+    return tests
 
 
 def format_case(case: Case) -> str:
@@ -113,28 +110,18 @@ def format_case(case: Case) -> str:
         for phrase in case.phrases
     ]
     lines += [f"Mean IOU: {case.mean_iou:.2f}", f"Mean Dice Coefficient: {case.mean_dice:.2f}", "", case.method]
-    for phrase, verdicts in zip(case.phrases, _verdicts(case), strict=True):
+    for phrase, tests in zip(case.phrases, _adjusted(case), strict=True):
         lines += ["", f"Phrase : {printable(phrase.phrase)}"]
-        for (mask, test), verdict in verdicts.items():
+        for (mask, test), (outcome, p) in tests.items():
             title = "predicted" if mask == "predicted" else "true"
-            lines.append(f"  {title} mask, {_POPULATIONS[test]}: {verdict}")
+            judged = "" if p is None else f"; Holm p = {p:.3g}: H0 {'rejected' if p < ALPHA else 'kept'}"
+            lines.append(f"  {title} mask, {_POPULATIONS[test]}: {outcome}{judged}")
     return "\n".join([*lines, "", format_rejections([case])])
 
 
-def _verdicts(case: Case) -> list[dict[tuple[str, str], str]]:
-    """For each phrase and family the test, its adjusted p, and whether H0 is rejected."""
-    verdicts: list[dict[tuple[str, str], str]] = [{} for _ in case.phrases]
-    for family in _FAMILIES:
-        outcomes = _family(case, *family)
-        for place, (outcome, p) in enumerate(zip(outcomes, holm_outcomes(outcomes), strict=True)):
-            judged = "" if p is None else f"; Holm p = {p:.3g}: H0 {'rejected' if p < ALPHA else 'kept'}"
-            verdicts[place][family] = f"{outcome}{judged}"
-    return verdicts
-
-
 def format_rejections(cases: Sequence[Case]) -> str:
-    """How often H0 is rejected, a line for each family of tests."""
-    return "\n".join(f"{title}: {count}" for title, count in rejections(cases).items())
+    """Return how often H0 is rejected, a line for each family of tests."""
+    return "\n".join(f"{family.name}: {family.count}" for family in rejections(cases))
 
 
 def percent(value: float | None) -> str:
@@ -148,15 +135,13 @@ def case_to_json(case: Case) -> dict[str, Any]:
         name: getattr(case, name) for name in ("image_key", "split", "weights", "threshold", "region", "difference", "seed")
     }
     fields |= {"alpha": ALPHA, "mean_iou": case.mean_iou, "mean_dice": case.mean_dice}
-    phrases: list[dict[str, Any]] = [
-        {"key": phrase.key, "phrase": phrase.phrase, "iou": phrase.iou, "dice": phrase.dice, "predicted": {}, "truth": {}}
-        for phrase in case.phrases
-    ]
-    for mask, test in _FAMILIES:
-        outcomes = _family(case, mask, test)
-        for entry, outcome, p in zip(phrases, outcomes, holm_outcomes(outcomes), strict=True):
+    phrases = []
+    for phrase, tests in zip(case.phrases, _adjusted(case), strict=True):
+        entry: dict[str, Any] = {name: getattr(phrase, name) for name in ("key", "phrase", "iou", "dice")}
+        for (mask, test), (outcome, p) in tests.items():
             adjusted = {} if p is None else {"p_holm": p, "rejected": p < ALPHA}
-            entry[mask][test] = to_json(outcome) | adjusted
+            entry.setdefault(mask, {})[test] = to_json(outcome) | adjusted
+        phrases.append(entry)
     return fields | {"phrases": phrases}
 
 
@@ -177,7 +162,6 @@ def write_figure(path: Path, case: Case, strips: Sequence[bytes]) -> None:
 
 def write_case_page(path: Path, case: Case, strips: Sequence[bytes]) -> None:
     """Write the page: one self-contained file with the pictures, the figures and every test."""
-    adjusted = {family: holm_outcomes(_family(case, *family)) for family in _FAMILIES}
     phrases = [
         {
             "phrase": phrase.phrase,
@@ -185,12 +169,9 @@ def write_case_page(path: Path, case: Case, strips: Sequence[bytes]) -> None:
             "iou": percent(phrase.iou),
             "dice": percent(phrase.dice),
             "strip": strip,
-            "tests": [
-                _cells(title, getattr(getattr(phrase, family[0]), family[1]), adjusted[family][place])
-                for family, title in _FAMILIES.items()
-            ],
+            "tests": [_cells(FAMILIES[family], *test) for family, test in tests.items()],
         }
-        for place, (phrase, strip) in enumerate(zip(case.phrases, strips, strict=True))
+        for phrase, tests, strip in zip(case.phrases, _adjusted(case), strips, strict=True)
     ]
     write_page(
         path,

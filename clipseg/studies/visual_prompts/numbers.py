@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
+from clipseg.measure.paper import PROMPT_DELTAS
 from clipseg.measure.results import read_arrays
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
 from clipseg.measure.tables import monospaced
@@ -22,25 +23,6 @@ from clipseg.measure.tables import monospaced
 DELTAS_FILE = "prompt_deltas.npz"
 COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "objects", "paper")
 _LABELS = ("key", "image_key", "name")
-
-# Points, on 1,600 objects of LVIS and CLIP ViT-B/16.
-PAPER: Mapping[str, float] = {
-    "clip_mask_cls_last": 1.34,
-    "clip_mask_cls_all": 1.71,
-    "clip_mask_tokens_all": -14.44,
-    "dye_red": 1.21,
-    "outline_red": 2.29,
-    "intensity50": 3.08,
-    "intensity10": 13.85,
-    "intensity0": 23.40,
-    "blur": 13.15,
-    "blur_intensity10": 21.73,
-    "crop_large": 6.27,
-    "crop": 13.60,
-    "crop_blur": 15.34,
-    "crop_intensity10": 21.73,
-    "crop_blur_intensity10": 23.50,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +101,7 @@ class PromptDeltas:
         tests = [paired_t(100 * self.engineered[:, column], 100 * self.original) for column in range(len(self.variants))]
         rows = zip(self.variants, self.deltas.mean(axis=0).tolist(), tests, holm_outcomes(tests), strict=True)
         return [
-            Effect(variant=variant, delta=delta, test=test, p_holm=p_holm, paper=PAPER.get(variant))
+            Effect(variant=variant, delta=delta, test=test, p_holm=p_holm, paper=PROMPT_DELTAS.get(variant))
             for variant, delta, test, p_holm in rows
         ]
 

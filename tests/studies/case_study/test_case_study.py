@@ -101,11 +101,11 @@ def test_tests_are_corrected_over_the_phrases_and_judged() -> None:
     assert text.count("H0 rejected") == 4
     assert text.count("both inside of the segmented object: not testable: too small") == 4
     assert "nan" not in text.lower()
-    counted = rejections([case, case])
-    assert [count.tested for count in counted.values()] == [0, 4, 0, 4]
-    assert [count.not_testable for count in counted.values()] == [4, 0, 4, 0]
+    counted = [family.count for family in rejections([case, case])]
+    assert [(count.tested, count.not_testable) for count in counted] == [(0, 4), (4, 0), (0, 4), (4, 0)]
     many = made_case(*[(1, 2)] * 60, tests=IntensityTests(inside=weak, across=weak))
-    assert {(count.rejected_uncorrected, count.rejected) for count in rejections([many]).values()} == {(60, 0)}
+    assert {(family.count.rejected_uncorrected, family.count.rejected) for family in rejections([many])} == {(60, 0)}
+    assert f"{rejections([many])[0].name}: 0 of 60 rejected after Holm's correction, 60 before it" in format_case(many)
     entry = case_to_json(case)["phrases"][0]["predicted"]
     assert entry["across"]["p_holm"] == pytest.approx(2 * sharp.p_value)
     assert entry["across"]["rejected"]

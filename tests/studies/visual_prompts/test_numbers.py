@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from clipseg.errors import ClipSegError
-from clipseg.studies.visual_prompts.numbers import COLUMNS, PAPER, PromptDeltas, format_deltas, table_cells
+from clipseg.measure.paper import PROMPT_DELTAS
+from clipseg.studies.visual_prompts.numbers import COLUMNS, PromptDeltas, format_deltas, table_cells
 from clipseg.studies.visual_prompts.page import Picture, Sheet, write_prompt_report
 
 
@@ -76,7 +77,7 @@ def test_the_table_holds_the_paper_s_value_and_every_column():
     assert cells[0][0] == "crop"
     assert cells[0][-1] == "13.60"
     assert "13.60" in format_deltas(study())
-    assert len(PAPER) == 15
+    assert len(PROMPT_DELTAS) == 15
 
 
 def test_one_object_has_a_mean_and_no_test(tmp_path):

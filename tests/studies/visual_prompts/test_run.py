@@ -18,6 +18,7 @@ from clipseg.data.mini import phrasecut as mini
 from clipseg.data.sample import Support
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError
+from clipseg.measure.paper import PROMPT_DELTAS
 from clipseg.network.model import create_model
 from clipseg.network.preprocess import normalise, resize_image, resize_object
 from clipseg.network.vit_tower import ViTBackbone
@@ -27,7 +28,7 @@ from clipseg.run.conditioning import Conditioner, embed_prompt_images
 from clipseg.run.distributed import Processes
 from clipseg.run.settings import EvaluationData, PromptSettings, evaluate_schema
 from clipseg.studies.visual_prompts import run as study_run
-from clipseg.studies.visual_prompts.numbers import PAPER, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
 
 
@@ -170,7 +171,7 @@ def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(mod
 
 
 def test_every_row_of_the_table_is_a_variant():
-    assert PAPER.keys() <= set(ALL_VARIANTS)
+    assert PROMPT_DELTAS.keys() <= set(ALL_VARIANTS)
     assert len(choose_variants("all")) == 21
     assert choose_variants("blur") == ("blur",)
 
