@@ -16,7 +16,7 @@ from clipseg.errors import ClipSegError
 from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import normalise, prepare_images, resize_image, resize_object, resize_probabilities
+from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_objects, resize_probabilities
 from clipseg.prompts.support import Mix, Prompt, VisualPrompt
 from clipseg.prompts.text import fill
 from clipseg.prompts.text import templates as checked_templates
@@ -125,8 +125,8 @@ class Segmenter:
         embedded: dict[VisualPrompt, Tensor] = {}
         for start in range(0, len(prompts), CHUNK):
             chunk = prompts[start : start + CHUNK]
-            images = torch.stack([resize_image(prompt.image.to(reference.device), size) for prompt in chunk])
-            masks = torch.stack([resize_object(prompt.mask.to(reference.device), size) for prompt in chunk])
+            images = resize_images([prompt.image.to(reference.device) for prompt in chunk], size)
+            masks = resize_objects([prompt.mask.to(reference.device) for prompt in chunk], size)
             shown, _ = engineer(images, masks, VARIANTS[DEFAULT_VARIANT], normalise=normalise)
             embedded |= dict(zip(chunk, self.model.encode_image(shown.to(reference)), strict=True))
         return embedded

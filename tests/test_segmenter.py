@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipseg import ClipSegError, Mix, Segmenter, VisualPrompt, create_model
 from clipseg import segmenter as module
-from clipseg.network.preprocess import normalise, prepare_images, resize_image, resize_masks, resize_probabilities
+from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_masks, resize_probabilities
 from clipseg.prompts.text import TEMPLATES, fill
 from clipseg.prompts.visual import DEFAULT_VARIANT, VARIANTS, engineer
 
@@ -85,7 +85,7 @@ def test_a_visual_prompt_is_engineered_as_the_paper_does(model, segment):
     support = RNG.integers(0, 256, (30, 52, 3), dtype=np.uint8)
     mask = np.zeros((30, 52), dtype=np.uint8)
     mask[5:20, 8:40] = 1
-    image = resize_image(torch.from_numpy(support).permute(2, 0, 1), (48, 48))[None]
+    image = resize_images([torch.from_numpy(support).permute(2, 0, 1)], (48, 48))
     shown, _ = engineer(image, resize_masks([torch.from_numpy(mask)], (48, 48)), VARIANTS[DEFAULT_VARIANT], normalise=normalise)
     torch.testing.assert_close(segment.embed(VisualPrompt(support, mask)), model.encode_image(shown))
 

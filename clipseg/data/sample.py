@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipseg.ragged import Ragged, pack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
@@ -85,7 +87,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B images with N tasks in all; image sizes may differ.
+    """B images with N tasks in all; image sizes may differ. All pixels lie in one buffer, and so move by one copy.
 
     Attributes:
         images: B tensors, uint8 `[3, H_b, W_b]`.
@@ -94,24 +96,27 @@ class Batch:
         keys, phrases, groups: N strings each.
         masks: N tensors, uint8 `[H, W]` of their image's size.
         seeds: N integers.
-        supports: N visual prompts, None where a task has none.
+        support_index: int64 `[M]`, the tasks that have a visual prompt.
+        support_images, support_masks: these M prompts.
         subsets: of each task, the named parts of the data set it belongs to.
         official: N masks as the data set's own evaluator has them.
-        valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; None where all of an image's count.
+        valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; none at all where every pixel counts.
     """
 
-    images: list[Tensor]
+    images: Ragged
     image_keys: list[str]
     image_index: Tensor
     keys: list[str]
     phrases: list[str]
     groups: list[str]
-    masks: list[Tensor]
+    masks: Ragged
     seeds: list[int]
-    supports: list[Support | None]
+    support_index: Tensor
+    support_images: Ragged
+    support_masks: Ragged
     subsets: list[tuple[str, ...]]
-    official: list[Tensor]
-    valid: list[Tensor | None]
+    official: Ragged
+    valid: Ragged
 
     def __len__(self) -> int:
         """The number of tasks, N."""
@@ -125,32 +130,41 @@ class Batch:
         """The same batch in page-locked memory (called by `DataLoader(pin_memory=True)`)."""
         return self._map(Tensor.pin_memory)
 
+    def record_stream(self, stream: "torch.cuda.Stream") -> None:
+        """Tell the GPU's allocator that the batch, which was copied by another stream, is used by this one."""
+        for tensor in (self.images.buffer, self.image_index, self.support_index):
+            tensor.record_stream(stream)
+
     def _map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        return replace(
-            self,
-            images=list(map(move, self.images)),
-            masks=list(map(move, self.masks)),
-            official=list(map(move, self.official)),
-            image_index=move(self.image_index),
-            supports=[s and Support(image=move(s.image), mask=move(s.mask)) for s in self.supports],
-            valid=[None if valid is None else move(valid) for valid in self.valid],
-        )
+        pixels = move(self.images.buffer)
+        ragged = {name: getattr(self, name).to(pixels) for name in _PIXELS}
+        return replace(self, **ragged, image_index=move(self.image_index), support_index=move(self.support_index))
+
+
+_PIXELS = ("images", "masks", "official", "support_images", "support_masks", "valid")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Join samples into a batch; tasks keep the order of their samples."""
     tasks = [(b, task) for b, sample in enumerate(samples) for task in sample.tasks]
+    supports = [(n, task.support) for n, (_, task) in enumerate(tasks) if task.support is not None]
+    everywhere = all(sample.valid is None for sample in samples)
+    pixels = (
+        [sample.image for sample in samples],
+        [task.mask for _, task in tasks],
+        [task.mask if task.official is None else task.official for _, task in tasks],
+        [support.image for _, support in supports],
+        [support.mask for _, support in supports],
+        [] if everywhere else [torch.ones_like(s.image[0]) if s.valid is None else s.valid for s in samples],
+    )
     return Batch(
-        images=[sample.image for sample in samples],
+        **dict(zip(_PIXELS, pack(pixels), strict=True)),
         image_keys=[sample.image_key for sample in samples],
         image_index=torch.tensor([b for b, _ in tasks], dtype=torch.int64),
         keys=[task.key for _, task in tasks],
         phrases=[task.phrase for _, task in tasks],
         groups=[task.group for _, task in tasks],
-        masks=[task.mask for _, task in tasks],
         seeds=[task.seed for _, task in tasks],
-        supports=[task.support for _, task in tasks],
+        support_index=torch.tensor([n for n, _ in supports], dtype=torch.int64),
         subsets=[task.subsets for _, task in tasks],
-        official=[task.mask if task.official is None else task.official for _, task in tasks],
-        valid=[sample.valid for sample in samples],
     )

@@ -4,12 +4,17 @@ A photo is squashed to the network's size, or fitted into it: its aspect kept, i
 padded at the bottom and on the right with the mean colour (zero after normalisation).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from clipseg.ragged import Ragged, send
 
 # The paper's code normalises with ImageNet's statistics, not CLIP's own, for query images and visual prompts alike.
 MEAN = (0.485, 0.456, 0.406)
@@ -19,7 +24,12 @@ Resize = Literal["squash", "pad"]
 
 
 def prepare_images(images: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
-    """Bring photos of any size to one size and normalise them (docs/paper.md, Sec. 2).
+    """Bring photos of any size to one size and normalise them: `normalise` of `resize_images`."""
+    return normalise(resize_images(images, size, resize=resize))
+
+
+def resize_images(images: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
+    """Bring photos of any size to one size (docs/paper.md, Sec. 2), all by a dozen operations that wait for nothing.
 
     Args:
         images: B tensors, uint8 RGB `[3, H_b, W_b]`.
@@ -27,23 +37,26 @@ def prepare_images(images: Sequence[Tensor], size: tuple[int, int], *, resize: R
         resize: whether they are squashed, or keep their aspect and are padded.
 
     Returns:
-        float32 `[B, 3, H, W]`; bilinear with corners aligned and without antialiasing, as released.
+        float32 in [0, 1] `[B, 3, H, W]`; bilinear with corners aligned and without antialiasing, as released.
     """
-    return normalise(torch.stack([resize_image(image, size, resize=resize) for image in images]))
-
-
-def resize_image(image: Tensor, size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
-    """uint8 `[3, H, W]` -> float32 in [0, 1] `[3, *size]`, bilinear, corners aligned, no antialiasing."""
-    height, width = _inner_size(image.shape[-2:], size, resize)
-    pixels = image[None].float()
-    if image.shape[-2:] != (height, width):
-        pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)
-    pixels = pixels[0] / 255
-    if (height, width) == size:
+    photos = Ragged.of(images)
+    device, own, inner = photos.buffer.device, photos.sides, _inner_sizes(photos, size, resize)
+    places = [_places(*axis, corners=True) for axis in zip(own, inner, size, strict=True)]
+    (first_y, first_x), (last_y, last_x) = ([np.floor(place).astype(np.int64) for place in places], own[:, :, None] - 1)
+    down, right = (place - np.floor(place) for place in places)
+    above, below = photos.rows(np.hstack([first_y, np.minimum(first_y + 1, last_y)])).float().chunk(2, dim=2)
+    rows = torch.lerp(above, below, send(down[:, None, :, None], device))
+    before, behind = _columns(rows, np.hstack([first_x, np.minimum(first_x + 1, last_x)])).chunk(2, dim=3)
+    pixels = torch.lerp(before, behind, send(right[:, None, None], device)) / 255
+    if resize == "squash":
         return pixels
-    canvas = torch.tensor(MEAN, device=image.device)[:, None, None].repeat(1, *size)
-    canvas[:, :height, :width] = pixels
-    return canvas
+    mean, _ = _statistics(device)
+    return torch.where(_inside(inner, size, device), pixels, mean)
+
+
+def _inner_sizes(pictures: Ragged, size: tuple[int, int], resize: Resize) -> NDArray[np.int64]:
+    """How much of `size` each picture takes, from the upper left corner on: heights and widths, `[2, B]`."""
+    return np.array([_inner_size(shape[-2:], size, resize) for shape in pictures.shapes]).reshape(-1, 2).T
 
 
 def _inner_size(own: Sequence[int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:
@@ -54,31 +67,71 @@ def _inner_size(own: Sequence[int], size: tuple[int, int], resize: Resize) -> tu
     return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
+def _places(own: NDArray[np.int64], inner: NDArray[np.int64], size: int, *, corners: bool) -> NDArray[np.float32]:
+    """Where along B axes of `own` length each of `size` places lies, of which `inner` are taken: float32 `[B, size]`.
+
+    Computed in float32 as torch does, since a place between two pixels may fall to either.
+    """
+    ends, steps = (own - 1, np.maximum(inner - 1, 1)) if corners else (own, inner)
+    scale = ends.astype(np.float32) / steps.astype(np.float32)
+    if corners:
+        scale[inner == 1] = 0
+    return np.minimum(scale[:, None] * np.arange(size, dtype=np.float32), (own - 1).astype(np.float32)[:, None])
+
+
+def _columns(rows: Tensor, wanted: NDArray[np.int64]) -> Tensor:
+    """K columns `[B, K]` of `[B, C, H, W]` -> `[B, C, H, K]`."""
+    return rows.gather(3, send(wanted[:, None, None], rows.device).expand(-1, *rows.shape[1:3], -1))
+
+
+def _inside(inner: NDArray[np.int64], size: tuple[int, int], device: torch.device) -> Tensor:
+    """Which pixels of `size` are no padding, bool `[B, 1, *size]`."""
+    rows, columns = (np.arange(side) < taken[:, None] for side, taken in zip(size, inner, strict=True))
+    return send(rows[:, None, :, None] & columns[:, None, None], device)
+
+
 def normalise(images: Tensor) -> Tensor:
     """float `[..., 3, H, W]` in [0, 1] -> zero mean and unit variance a channel, by ImageNet's statistics."""
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    mean, std = _statistics(images.device)
     return (images - mean) / std
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, each `[3, 1, 1]`: kept, since bringing them to a GPU would wait for all it has to do."""
+    return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
 def resize_masks(masks: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
     """N masks, uint8 `[H_n, W_n]` -> uint8 `[N, *size]`, nearest; padding is 0: nothing to find, and not valid."""
-    return torch.stack([_resize_mask(mask, size, resize) for mask in masks])
+    ragged = Ragged.of(masks)
+    inner = _inner_sizes(ragged, size, resize)
+    axes = zip(ragged.sides, inner, size, strict=True)
+    rows, columns = (_places(*axis, corners=False).astype(np.int64) for axis in axes)
+    resized = _columns(ragged.rows(rows), columns)
+    return (resized if resize == "squash" else resized * _inside(inner, size, resized.device)).squeeze(1)
 
 
-def _resize_mask(mask: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
-    height, width = _inner_size(mask.shape[-2:], size, resize)
-    resized = F.interpolate(mask[None, None], size=(height, width), mode="nearest")[0, 0]
-    return F.pad(resized, (0, size[1] - width, 0, size[0] - height))
+def resize_objects(masks: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
+    """The masks of visual prompts, as `resize_masks`, but an object that falls between the samples is kept.
 
-
-def resize_object(mask: Tensor, size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:
-    """The mask of a visual prompt, `[H, W]` -> uint8 `size`: nearest, but an object that falls between the samples is kept."""
-    resized = resize_masks([mask.byte()], size, resize=resize)[0]
-    if resized.any():
-        return resized
-    height, width = _inner_size(mask.shape[-2:], size, resize)
-    kept = F.adaptive_max_pool2d(mask.float()[None], (height, width))[0].byte()
-    return F.pad(kept, (0, size[1] - width, 0, size[0] - height))
+    Then a pixel is the largest of all that lie in its part of the mask. Their number is a difference of sums over rectangles,
+    which takes as many operations for any sizes, and nobody asks the device which masks need it.
+    """
+    ragged = Ragged.of(masks)
+    nearest = resize_masks(ragged, size, resize=resize)
+    (heights, _), inner, device = ragged.sides, _inner_sizes(ragged, size, resize), ragged.buffer.device
+    whole = ragged.rows(np.minimum(np.arange(heights.max()), heights[:, None] - 1)).squeeze(1)
+    sums = F.pad(whole.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32), (1, 0, 1, 0))
+    for axis, (own, taken, side) in enumerate(zip(ragged.sides[:, :, None], inner[:, :, None], size, strict=True), start=1):
+        places = np.arange(side)
+        edges = np.minimum(
+            np.hstack([places * own // taken, -(-(places + 1) * own // taken)]), own
+        )  # of padding none or little
+        edges, shape = (edges[:, :, None], (-1, -1, sums.shape[2])) if axis == 1 else (edges[:, None], (-1, sums.shape[1], -1))
+        start, stop = sums.gather(axis, send(edges, device).expand(shape)).chunk(2, dim=axis)
+        sums = stop - start
+    return torch.where(nearest.amax((1, 2), keepdim=True).bool(), nearest, sums > 0)
 
 
 def resize_probabilities(probabilities: Tensor, size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:

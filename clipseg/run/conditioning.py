@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from clipseg.data.sample import Batch, Support
+from clipseg.data.sample import Batch
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.model import CLIPSeg
-from clipseg.network.preprocess import Resize, normalise, resize_image, resize_object
+from clipseg.network.preprocess import Resize, normalise, resize_images, resize_objects
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.prompts.visual import VARIANTS, engineer
+from clipseg.ragged import send
 from clipseg.run.settings import PromptSettings
 
 TEXTS_KEPT = 65_536  # embeddings of 2 KB each
@@ -53,14 +54,14 @@ class Conditioner:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
         with record_function("text"):
             conditions = self.texts(model, batch.phrases, batch.seeds)
-        shown = [row for row, support in enumerate(batch.supports) if support is not None]
-        if shown:
-            with record_function("prompt images"):
-                visual = self.embed(model, [support for support in batch.supports if support is not None])
-            drawn = [np.random.default_rng((batch.seeds[row], 1)).uniform(self.least, self.most) for row in shown]
-            weight = torch.tensor(drawn, dtype=visual.dtype, device=visual.device)[:, None]
-            conditions[shown] = weight * conditions[shown] + (1 - weight) * visual
-        return conditions
+        if not batch.support_images:
+            return conditions
+        with record_function("prompt images"):
+            visual = self.embed(model, batch.support_images, batch.support_masks)
+        drawn = [np.random.default_rng((seed, 1)).uniform(self.least, self.most) for seed in batch.seeds]
+        weight = send(torch.tensor(drawn, dtype=visual.dtype), visual.device)[batch.support_index, None]
+        mixed = weight * conditions[batch.support_index] + (1 - weight) * visual
+        return conditions.index_copy(0, batch.support_index, mixed)
 
     def texts(self, model: CLIPSeg, phrases: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """The embeddings of N phrases, float `[N, E]`; each seed draws the phrase's template."""
@@ -76,12 +77,11 @@ class Conditioner:
         on_gpu = next(model.decoder.parameters()).is_cuda
         return self.known.encode(model, texts) if on_gpu else model.encode_text(texts)
 
-    def embed(self, model: CLIPSeg, supports: Sequence[Support]) -> Tensor:
-        """CLIP's embeddings of engineered support images, float `[M, E]`, not normalised."""
+    def embed(self, model: CLIPSeg, images: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+        """CLIP's embeddings of M engineered support images, float `[M, E]`, not normalised; arguments as in `Batch`."""
         size = (model.config.image_size, model.config.image_size)
-        images = torch.stack([resize_image(support.image, size, resize=self.resize) for support in supports])
-        masks = torch.stack([resize_object(support.mask, size, resize=self.resize) for support in supports])
-        return embed_prompt_images(model.backbone, images, masks, self.variant)
+        shown, inside = resize_images(images, size, resize=self.resize), resize_objects(masks, size, resize=self.resize)
+        return embed_prompt_images(model.backbone, shown, inside, self.variant)
 
 
 class TextCache:

@@ -125,7 +125,9 @@ class Evaluation:
         tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, strict=True)
         for key, image, mask, official_mask, probability in tasks:
             at_own_size = self._at_own_size(probability, mask)
-            official.append(official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image]))
+            official.append(
+                official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image] if batch.valid else None)
+            )
             if save_predictions is not None:
                 _write_prediction(save_predictions, key, at_own_size > self.threshold)
             if self.intensity_tests:
@@ -151,10 +153,7 @@ class Evaluation:
 
     def _valid(self, batch: Batch, size: tuple[int, int]) -> Tensor | None:
         """Which pixels of each task count, uint8 `[N, *size]`: what the annotators ignored does not, nor does padding."""
-        maps = [
-            torch.ones_like(image[0]) if valid is None else valid
-            for image, valid in zip(batch.images, batch.valid, strict=True)
-        ]
+        maps = batch.valid or [torch.ones_like(image[0]) for image in batch.images]
         valid = resize_masks(maps, size, resize=self.resize)
         return None if bool(valid.all()) else valid[batch.image_index]
 

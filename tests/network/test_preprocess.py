@@ -3,8 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from operations import Operations
 
-from clipseg.network.preprocess import prepare_images, resize_image, resize_masks, resize_object, resize_probabilities
+from clipseg.network.preprocess import (
+    normalise,
+    prepare_images,
+    resize_images,
+    resize_masks,
+    resize_objects,
+    resize_probabilities,
+)
+from clipseg.ragged import Ragged
 
 SIZE = (32, 32)
 
@@ -36,7 +45,6 @@ def test_a_batch_of_both_ways_is_its_parts():
     for resize in ("squash", "pad"):
         together = prepare_images(images, SIZE, resize=resize)
         assert torch.equal(together, torch.cat([prepare_images([image], SIZE, resize=resize) for image in images]))
-    assert torch.equal(resize_image(images[0], SIZE), resize_image(images[0], SIZE, resize="squash"))
 
 
 def test_at_the_own_size_padding_is_gone():
@@ -52,5 +60,61 @@ def test_at_the_own_size_padding_is_gone():
 def test_a_small_object_is_kept_where_it_is():
     mask = torch.zeros(101, 203, dtype=torch.uint8)
     mask[100, 202] = 1
-    kept = resize_object(mask, SIZE, resize="pad")
+    (kept,) = resize_objects([mask], SIZE, resize="pad")
     assert kept.nonzero().tolist() == [[15, 31]]
+
+
+def ragged_sizes(count: int, most: int) -> list[tuple[int, int]]:
+    drawn = torch.randint(1, most, (count, 2), generator=torch.Generator().manual_seed(1)).tolist()
+    return [(height, width) for height, width in drawn]
+
+
+SIZES = [(1, 1), (1, 70), (64, 64), (32, 32), (33, 31), (500, 375), *ragged_sizes(20, 200)]
+
+
+def test_photos_of_many_sizes_are_resized_as_torch_resizes_each():
+    images = [noise(3, *own, seed=seed) for seed, own in enumerate(SIZES)]
+    for size in ((32, 32), (48, 16), (1, 8)):
+        alone = [
+            F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=True)[0] / 255 for image in images
+        ]
+        torch.testing.assert_close(resize_images(images, size), torch.stack(alone), rtol=0, atol=1e-6)
+
+
+def test_masks_of_many_sizes_are_resized_as_torch_resizes_each():
+    masks = [(noise(*own, seed=seed) > 127).byte() for seed, own in enumerate(SIZES)]
+    for size in ((32, 32), (48, 16), (352, 352), (1, 8)):
+        alone = [F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0] for mask in masks]
+        assert torch.equal(resize_masks(masks, size), torch.stack(alone))
+
+
+def test_objects_are_nearest_or_the_largest_of_what_would_be_missed():
+    masks = []
+    for seed, (height, width) in enumerate(SIZES):
+        mask = torch.zeros(height, width, dtype=torch.uint8)
+        y, x = torch.randint(0, 10**6, (2,), generator=torch.Generator().manual_seed(seed)).tolist()
+        mask[y % height : y % height + 2, x % width] = 1
+        masks.append(mask)
+    missed = 0
+    for mask, found in zip(masks, resize_objects(masks, SIZE), strict=True):
+        expected = F.interpolate(mask[None, None], size=SIZE, mode="nearest")[0, 0]
+        if not expected.any():
+            expected, missed = F.adaptive_max_pool2d(mask[None].float(), SIZE)[0].byte(), missed + 1
+        assert torch.equal(found, expected)
+    assert missed > 3
+
+
+def test_preparing_asks_as_many_operations_for_any_batch_and_reads_no_value():
+    counts = []
+    for number in (1, 64):
+        images = Ragged.of([noise(3, *own, seed=seed) for seed, own in enumerate(ragged_sizes(number, 60))])
+        masks = Ragged.of([(image[0] > 250).byte() for image in images])
+        normalise(torch.zeros(3, 1, 1))  # brings its constants to the device once
+        with Operations() as counted:
+            prepare_images(images, SIZE)
+            resize_masks(masks, SIZE)
+            resize_images(images, SIZE)
+            resize_objects(masks, SIZE)
+        assert counted.reads == 0
+        counts.append(counted.total)
+    assert counts[0] == counts[1] <= 60

@@ -7,7 +7,7 @@ from golden_data import GOLDEN, arrays, look_error, unpack, values
 from PIL import Image
 
 from clipseg.data.rasterise import rasterise
-from clipseg.network.preprocess import normalise, resize_image, resize_masks
+from clipseg.network.preprocess import normalise, resize_images, resize_masks
 from clipseg.prompts.visual import VARIANTS, _extent, crop_to_object, engineer, outline
 
 SIDE = 352
@@ -42,7 +42,7 @@ def pairs() -> tuple[torch.Tensor, torch.Tensor]:
         masks.append(torch.from_numpy(rasterise(polygons, entry["height"], entry["width"])))
     images.append(images[0])
     masks.append(torch.zeros_like(masks[0]))
-    return torch.stack([resize_image(image, (SIDE, SIDE)) for image in images]), resize_masks(masks, (SIDE, SIDE))
+    return resize_images(images, (SIDE, SIDE)), resize_masks(masks, (SIDE, SIDE))
 
 
 def test_golden_photos_and_masks_come_to_the_network_s_size(pairs):

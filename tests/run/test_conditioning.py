@@ -93,10 +93,9 @@ def test_text_weight_one_is_the_text_and_zero_the_image(phrasecut_root, model):
     batch = batch_of(phrasecut_root(n=6, splits=("train",)))
     text = Conditioner(PromptSettings(text_weight=[1, 1]))(model, batch)
     assert torch.allclose(text, model.encode_text(batch.phrases), atol=1e-6)
-    shown = [support for support in batch.supports if support is not None]
     visual = Conditioner(PromptSettings(text_weight=[0, 0]))
-    conditions = visual(model, batch)[[support is not None for support in batch.supports]]
-    assert torch.allclose(conditions, visual.embed(model, shown), atol=1e-5)
+    conditions = visual(model, batch)[batch.support_index]
+    assert torch.allclose(conditions, visual.embed(model, batch.support_images, batch.support_masks), atol=1e-5)
 
 
 def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
@@ -104,7 +103,7 @@ def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
     ends = [Conditioner(PromptSettings(text_weight=[w, w]))(model, batch) for w in (0, 1)]
     mixed = Conditioner(PromptSettings(text_weight=[0, 0.5]))(model, batch)
     weights = ((mixed - ends[0]) / (ends[1] - ends[0])).median(dim=1).values
-    weights = weights[[support is not None for support in batch.supports]]
+    weights = weights[batch.support_index]
     assert (weights >= 0).all()
     assert (weights <= 0.5).all()
     assert len(set(weights.tolist())) == len(weights)

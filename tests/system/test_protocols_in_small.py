@@ -182,7 +182,6 @@ def check_model(model: CLIPSeg, config: TrainConfig, embedded: str) -> None:
 def check_training(config: TrainConfig, seen: Seen) -> None:
     """Negatives, supports, templates, exclusions and the learning rate reached the steps."""
     phrases = [phrase for batch in seen.batches for phrase in batch.phrases]
-    supports = [support for batch in seen.batches for support in batch.supports]
     assert len(phrases) == 24
     negative = sum(
         is_negative(config, *task)
@@ -190,7 +189,7 @@ def check_training(config: TrainConfig, seen: Seen) -> None:
         for task in zip(batch.keys, batch.phrases, batch.masks, strict=True)
     ) / len(phrases)
     assert (negative > 0.3) if config.data.negatives == 0.5 else (negative > 0) == (config.data.negatives > 0)
-    assert any(supports) == config.data.visual_support
+    assert any(len(batch.support_images) for batch in seen.batches) == config.data.visual_support
     assert seen.variants == ({config.prompt.visual_prompt} if config.data.visual_support else set())
     templates = TEMPLATES[config.prompt.templates]
     used = [[t for t in templates if fill(t, phrase) == text] for phrase, text in zip(phrases, seen.texts, strict=True)]

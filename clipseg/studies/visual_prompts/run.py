@@ -20,7 +20,7 @@ from clipseg.data.layout import annotation_files
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.network.attention_mask import visible_tokens
 from clipseg.network.backbone import CLIPBackbone
-from clipseg.network.preprocess import MEAN, STD, normalise, resize_image, resize_object
+from clipseg.network.preprocess import MEAN, STD, normalise, resize_images, resize_objects
 from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL, choose_variants
 from clipseg.prompts.text import fill
 from clipseg.prompts.visual import VARIANTS, darken_background, engineer
@@ -128,10 +128,9 @@ class PromptStudy:
 
     def _prepare(self, objects: Sequence[NamedObject]) -> tuple[Tensor, Tensor]:
         """Float images in [0, 1] `[N, 3, S, S]` and masks `[N, S, S]` of the size they are engineered at, on the device."""
-        device = self.backbone.clip.visual.conv1.weight.device
-        images = torch.stack([resize_image(thing.image.to(device), (self.side, self.side)) for thing in objects])
-        masks = torch.stack([resize_object(thing.mask.to(device), (self.side, self.side)) for thing in objects])
-        return images, masks
+        device, size = self.backbone.clip.visual.conv1.weight.device, (self.side, self.side)
+        images = resize_images([thing.image.to(device) for thing in objects], size)
+        return images, resize_objects([thing.mask.to(device) for thing in objects], size)
 
     def _names(self, names: Sequence[str]) -> Tensor:
         """CLIP's unit embeddings `[K, E]` of names in the template; each name is embedded once."""

@@ -15,12 +15,11 @@ from timm.models.vision_transformer import VisionTransformer
 import clipseg
 import evaluate
 from clipseg.data.mini import phrasecut as mini
-from clipseg.data.sample import Support
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import PROMPT_DELTAS
 from clipseg.network.model import create_model
-from clipseg.network.preprocess import normalise, resize_image, resize_object
+from clipseg.network.preprocess import normalise, resize_images, resize_objects
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, choose_variants
 from clipseg.prompts.visual import VARIANTS, engineer
@@ -62,7 +61,7 @@ def test_probabilities_are_those_of_a_slow_loop(model, root):
     scale = float(model.backbone.clip.logit_scale.exp())
     for row in range(0, len(results), 3):
         thing = objects[str(results.key[row])]
-        image, mask = resize_image(thing.image, (352, 352))[None], resize_object(thing.mask, (352, 352))[None]
+        image, mask = resize_images([thing.image], (352, 352)), resize_objects([thing.mask], (352, 352))
         native = model.backbone.clip.visual.image_size[0]
         smaller = torch.nn.functional.interpolate(normalise(image), size=native, mode="bilinear")
         shown = {
@@ -185,8 +184,8 @@ def test_every_variant_is_a_choice_of_training(model, variant):
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(50, 60, dtype=torch.uint8)
     mask[10:30, 20:40] = 1
-    found = condition.embed(model, [Support(image=image, mask=mask)])
-    images, masks = resize_image(image, (112, 112))[None], resize_object(mask, (112, 112))[None]
+    found = condition.embed(model, [image], [mask])
+    images, masks = resize_images([image], (112, 112)), resize_objects([mask], (112, 112))
     assert torch.equal(found, embed_prompt_images(model.backbone, images, masks, variant))
     assert torch.equal(found, model.encode_image(normalise(images))) == (variant == "original")
 
