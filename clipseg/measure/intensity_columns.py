@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
-from clipseg.measure.intensity import ALPHA, FEWEST, IntensityTests
+from clipseg.measure.intensity import ALPHA, FEWEST, IntensityTests, gray_values, intensity_tests
 from clipseg.measure.significance import Outcome, Rejections, TTest, holm
 
 # By mask and test: what a family of tests is called.
@@ -72,6 +72,15 @@ class IntensityColumns:
             reason=np.array(reason, dtype=np.int32).reshape(-1, len(FAMILIES)),
             reasons=np.array(reasons, dtype=np.str_),
         )
+
+    @classmethod
+    def measured(
+        cls, images: Sequence[NDArray[np.uint8]], index: Sequence[int], masks: Sequence[Sequence[NDArray[Any]]]
+    ) -> "IntensityColumns":
+        """Test the true and the predicted mask of N samples, bool or 0 and 1, on RGB photos `[H, W, 3]` that `index` names."""
+        gray = [gray_values(image) for image in images]
+        pairs = ((gray[place], truth, found) for place, (truth, found) in zip(index, masks, strict=True))
+        return cls.of([(intensity_tests(g, truth, seed=0), intensity_tests(g, found, seed=0)) for g, truth, found in pairs])
 
     def take(self, rows: NDArray[Any]) -> "IntensityColumns":
         """Some of the samples, in the order of `rows`."""

@@ -9,15 +9,17 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
-from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
+
+if TYPE_CHECKING:
+    from clipseg.measure.intensity_columns import IntensityColumns
 
 SAMPLES_FILE = "samples.npz"
 LARGEST_BYTES = 4 * 2**30  # of unpacked arrays; all 345,486 phrases of PhraseCut take less than one
@@ -64,7 +66,7 @@ class Results:
     seconds: float
     provenance: Mapping[str, Any]
     subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    intensity: IntensityColumns | None = None
+    intensity: "IntensityColumns | None" = None
 
     def __post_init__(self) -> None:
         columns = {name: np.asarray(getattr(self, name)) for name in (*_LABELS, "height", "width", *self._official_names())}
@@ -186,7 +188,7 @@ def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) ->
             raise ClipSegError("official intersections below 0 or above their unions")
 
 
-def _check_optional(subsets: Mapping[str, NDArray[Any]], intensity: IntensityColumns | None, *, samples: int) -> None:
+def _check_optional(subsets: Mapping[str, NDArray[Any]], intensity: "IntensityColumns | None", *, samples: int) -> None:
     for name, column in subsets.items():
         if column.shape != (samples,) or column.dtype != np.bool_:
             raise ClipSegError(f"subset {name!r} is {column.dtype} {column.shape}; expected bool for each of {samples} samples")
@@ -204,6 +206,8 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
     if "subset_names" in arrays:
         columns["subsets"] = dict(zip(arrays["subset_names"].tolist(), arrays["subset_members"].T, strict=True))
     if "intensity_values" in arrays:
+        from clipseg.measure.intensity_columns import IntensityColumns
+
         columns["intensity"] = IntensityColumns(**{column: arrays[name] for name, column in _INTENSITY.items()})
     provenance = json.loads(arrays["provenance"].item())
     if not isinstance(provenance, dict):

@@ -125,9 +125,7 @@ def resize_objects(masks: Sequence[Tensor], size: tuple[int, int], *, resize: Re
     sums = F.pad(whole.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32), (1, 0, 1, 0))
     for axis, (own, taken, side) in enumerate(zip(ragged.sides[:, :, None], inner[:, :, None], size, strict=True), start=1):
         places = np.arange(side)
-        edges = np.minimum(
-            np.hstack([places * own // taken, -(-(places + 1) * own // taken)]), own
-        )  # of padding none or little
+        edges = np.minimum(np.hstack([places * own // taken, -(-(places + 1) * own // taken)]), own)  # none of padding
         edges, shape = (edges[:, :, None], (-1, -1, sums.shape[2])) if axis == 1 else (edges[:, None], (-1, sums.shape[1], -1))
         start, stop = sums.gather(axis, send(edges, device).expand(shape)).chunk(2, dim=axis)
         sums = stop - start

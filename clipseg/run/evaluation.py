@@ -19,8 +19,6 @@ from clipseg.data.subsets import SUBSETS
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
 from clipseg.image_io import read_image
-from clipseg.measure.intensity import gray_values, intensity_tests
-from clipseg.measure.intensity_columns import IntensityColumns
 from clipseg.measure.metrics import SampleCounts, count, curves, official_counts, sample_iou
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
@@ -32,6 +30,7 @@ from clipseg.run.settings import LoaderSettings
 from clipseg.run.workers import naming_worker_failures
 
 if TYPE_CHECKING:
+    from clipseg.measure.intensity_columns import IntensityColumns
     from clipseg.measure.report import GalleryItem
     from clipseg.run.log import RunLog
 
@@ -110,7 +109,7 @@ class Evaluation:
             **columns,
             counts=SampleCounts.concatenate(row["counts"] for row in rows),
             subsets=_memberships([subsets for row in rows for subsets in row["subsets"]]),
-            intensity=IntensityColumns.concatenate([row["intensity"] for row in rows]) if self.intensity_tests else None,
+            intensity=rows[0]["intensity"] and rows[0]["intensity"].concatenate([row["intensity"] for row in rows]),
             threshold=self.threshold,
             seconds=max(self.processes.gather(seconds)),
             provenance=with_left_out(self.provenance, left_out) | _missing_subsets(self.data),
@@ -119,8 +118,7 @@ class Evaluation:
     def measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None = None) -> dict[str, Any]:
         """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`."""
         size = (probabilities.shape[1], probabilities.shape[2])
-        official, tests = [], []
-        gray = [gray_values(image.permute(1, 2, 0).cpu().numpy()) for image in batch.images] if self.intensity_tests else []
+        official, predicted = [], []
         image_index = batch.image_index.tolist()
         tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, strict=True)
         for key, image, mask, official_mask, probability in tasks:
@@ -128,11 +126,9 @@ class Evaluation:
             official.append(
                 official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image] if batch.valid else None)
             )
+            predicted.append(at_own_size > self.threshold)
             if save_predictions is not None:
-                _write_prediction(save_predictions, key, at_own_size > self.threshold)
-            if self.intensity_tests:
-                truth, predicted = mask.cpu().numpy(), (at_own_size > self.threshold).cpu().numpy()
-                tests.append((intensity_tests(gray[image], truth, seed=0), intensity_tests(gray[image], predicted, seed=0)))
+                _write_prediction(save_predictions, key, predicted[-1])
         intersections, unions = np.array(official, dtype=np.int64).T
         return {
             "key": np.array(batch.keys),
@@ -145,7 +141,7 @@ class Evaluation:
             "official_intersection": intersections,
             "official_union": unions,
             "subsets": batch.subsets,
-            "intensity": IntensityColumns.of(tests),
+            "intensity": _intensity(batch, predicted) if self.intensity_tests else None,
         }
 
     def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
@@ -187,6 +183,15 @@ class Evaluation:
 
 
 _JOINED = ("counts", "subsets", "intensity")
+
+
+def _intensity(batch: Batch, predicted: Sequence[Tensor]) -> "IntensityColumns":
+    """The tests of the true and the predicted mask of each task."""
+    from clipseg.measure.intensity_columns import IntensityColumns  # imported where they are asked for
+
+    images = [image.permute(1, 2, 0).cpu().numpy() for image in batch.images]
+    masks = [[mask.cpu().numpy() for mask in pair] for pair in zip(batch.masks, predicted, strict=True)]
+    return IntensityColumns.measured(images, batch.image_index.tolist(), masks)
 
 
 def _memberships(subsets: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.bool_]]:
