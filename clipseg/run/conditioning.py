@@ -1,6 +1,5 @@
 """A batch's prompts -> conditions: phrases in templates, support images engineered on the device, embedded and mixed."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +12,12 @@ from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, normalise, resize_images, resize_objects
+from clipseg.network.text_cache import TextCache
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.ragged import send
 from clipseg.run.settings import PromptSettings
-
-TEXTS_KEPT = 65_536  # embeddings of 2 KB each
 
 
 class Conditioner:
@@ -48,7 +46,7 @@ class Conditioner:
         self.variant = settings.visual_prompt
         self.least, self.most = settings.text_weight
         self.ensemble = settings.ensemble
-        self.known = TextCache(TEXTS_KEPT)
+        self.known = TextCache()
 
     def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
@@ -82,28 +80,6 @@ class Conditioner:
         size = (model.config.image_size, model.config.image_size)
         shown, inside = resize_images(images, size, resize=self.resize), resize_objects(masks, size, resize=self.resize)
         return embed_prompt_images(model.backbone, shown, inside, self.variant)
-
-
-class TextCache:
-    """The embeddings of the last `most` texts, by the text in its template; CLIP's text tower is frozen."""
-
-    def __init__(self, most: int):
-        self.most = most
-        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
-
-    def encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
-        """As `model.encode_text`; only texts that are not known pass the tower, each once."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
-        if missing:
-            # A copy each: a view would keep all that it was computed with.
-            self._embeddings |= {text: row.clone() for text, row in zip(missing, model.encode_text(missing), strict=True)}
-        found = []
-        for text in texts:
-            self._embeddings.move_to_end(text)
-            found.append(self._embeddings[text])
-        while len(self._embeddings) > self.most:
-            self._embeddings.popitem(last=False)
-        return torch.stack(found)
 
 
 def embed_prompt_images(

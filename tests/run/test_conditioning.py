@@ -9,7 +9,7 @@ from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
 from clipseg.network.model import create_model
-from clipseg.run.conditioning import Conditioner, TextCache
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.settings import PromptSettings
 
 
@@ -136,18 +136,3 @@ def test_crops_have_a_key_of_their_own(phrasecut_root):
     cropped = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True)))}
     whole = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True, crop=False)))}
     assert (cropped, whole) == ({(48, 48)}, {(48, 64), (64, 48)})
-
-
-def test_kept_texts_are_those_computed_and_the_oldest_goes(model, monkeypatch):
-    asked = []
-    encode_text = model.encode_text
-    monkeypatch.setattr(model, "encode_text", lambda texts: asked.append(list(texts)) or encode_text(texts))
-    cache = TextCache(2)
-    first = cache.encode(model, ["a dog", "sky", "a dog"])
-    assert torch.equal(first[0], first[2])
-    torch.testing.assert_close(first[:2], encode_text(["a dog", "sky"]))
-    assert torch.equal(cache.encode(model, ["a dog"])[0], first[0])
-    cache.encode(model, ["grass"])
-    assert torch.equal(cache.encode(model, ["a dog"])[0], first[0])
-    cache.encode(model, ["sky"])
-    assert asked == [["a dog", "sky"], ["grass"], ["sky"]]
