@@ -65,7 +65,7 @@ class ModelConfig:
             value = _plain(getattr(self, name))
             if not _is_of(value, kind):
                 raise ClipSegError(
-                    f"{name}={value!r} is of the wrong kind; expected {kind if get_args(kind) else kind.__name__}"
+                    f"{name}={value!r:.80} is of the wrong kind; expected {kind if get_args(kind) else kind.__name__}"
                 )
             setattr(self, name, value)
         if self.image_tower is None and self.image_tower_pretrained is not True:

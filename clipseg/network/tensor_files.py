@@ -184,7 +184,7 @@ def quiet_hub() -> Iterator[None]:
     try:
         try:
             get_session().head(constants.ENDPOINT, timeout=10)
-        except Exception:  # of whichever HTTP client it was built on
+        except Exception:  # of whichever HTTP client it was built on; and where it was told that it is offline
             constants.HF_HUB_OFFLINE = True
         yield
     finally:
