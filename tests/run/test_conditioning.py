@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
@@ -61,7 +61,7 @@ def test_items_are_functions_of_seed_epoch_and_index(phrasecut_root):
 
 def test_visual_evaluation_leaves_out_phrases_that_occur_once_and_never_shows_the_task_itself(phrasecut_root):
     root = phrasecut_root(n=4, splits=("test",))
-    data = PhraseCut(root, ReaderOptions(visual_support=True), split="test")
+    data = PhraseCut(root, visual_evaluation(seed=0, protocol="paper"), split="test")
     tasks = [(sample, task) for sample in items(data) for task in sample.tasks]
     assert all(task.support is not None for _, task in tasks)
     assert not any(
@@ -95,7 +95,7 @@ def test_text_weight_one_is_the_text_and_zero_the_image(phrasecut_root, model):
     assert torch.allclose(text, model.encode_text(batch.phrases), atol=1e-6)
     visual = Conditioner(PromptSettings(text_weight=[0, 0]))
     conditions = visual(model, batch)[batch.support_index]
-    assert torch.allclose(conditions, visual.embed(model, batch.support_images, batch.support_masks), atol=1e-5)
+    assert torch.allclose(conditions, visual.visual(model, batch), atol=1e-5)
 
 
 def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
