@@ -8,7 +8,6 @@ from typing import Any
 from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
-from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize
@@ -134,6 +133,8 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
+        from clipseg.measure.paper import paper_beside  # with the pages, after what takes time
+
         evaluation.write(job.folder, results, seed=config.seed)
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
