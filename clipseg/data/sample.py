@@ -141,9 +141,9 @@ class Batch:
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         pixels = move(self.images.buffer)
-        ragged = {name: getattr(self, name).to(pixels) for name in _PIXELS}
-        indices = {name: move(getattr(self, name)) for name in ("image_index", "support_index", "blank_index")}
-        return replace(self, **ragged, **indices)
+        moved: dict[str, Any] = {name: getattr(self, name).to(pixels) for name in _PIXELS}
+        moved |= {name: move(getattr(self, name)) for name in ("image_index", "support_index", "blank_index")}
+        return replace(self, **moved)
 
 
 _PIXELS = ("images", "masks", "official", "support_images", "support_masks", "valid")

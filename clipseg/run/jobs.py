@@ -133,9 +133,9 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
-        from clipseg.measure.paper import paper_beside  # with the pages, after what takes time
-
         evaluation.write(job.folder, results, seed=config.seed)
+        from clipseg.measure.paper import paper_beside  # at the end, as all that pages need
+
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
 
