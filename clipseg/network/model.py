@@ -196,14 +196,16 @@ def _blocks(cond: Tensor, image_index: Tensor) -> Iterator[tuple[Tensor, Tensor]
 def _checked_index(image_index: Tensor | Sequence[int] | None, cond: Tensor, *, images: int) -> Tensor:
     """The image that each of N conditions asks about, int64 `[N]`; on a GPU, for which all would wait, values pass unread."""
     if image_index is None:
-        image_index = range(len(cond))
-    try:
-        index = image_index if isinstance(image_index, Tensor) else torch.tensor(list(map(operator.index, image_index)))
-    except TypeError as error:
-        raise ClipSegError(f"image_index={image_index!r:.80}; expected whole numbers") from error
+        image_index = torch.arange(len(cond), device=cond.device)
+    if isinstance(image_index, Tensor):
+        index = image_index
+    else:
+        try:
+            index = torch.tensor([operator.index(image) for image in image_index], dtype=torch.int64, device=cond.device)
+        except TypeError as error:
+            raise ClipSegError(f"image_index={image_index!r:.80}; expected whole numbers") from error
     if index.shape != (len(cond),):
         raise ClipSegError(f"image_index {list(index.shape)} for {len(cond)} conditions; expected the image of each")
-    index = index.to(cond.device)
     if len(index) and (
         index.dtype not in (torch.int64, torch.int32) or (index.is_cpu and not 0 <= index.min() <= index.max() < images)
     ):
