@@ -53,7 +53,8 @@ def train(config: TrainConfig) -> None:
             return
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         origin |= {f"training_{name}": origin[name] for name in ("seed", "commit", "protocol")}
-        root = data_root(config.data.root, FORMATS[config.data.format].layout)
+        read = FORMATS[config.data.format]
+        root = data_root(config.data.root, read.layout)
         model = create_model(**vars(config.model)).to(device)
         data = training_data(config, root)
         # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> None:
         evaluation = Evaluation(
             model=model,
             data=validation_data(config, root, config.data.val_split),
-            condition=Conditioner(asked),
+            condition=Conditioner(asked, resize=read.resize),
             threshold=config.threshold,
             provenance=origin,
             processes=processes,
@@ -93,7 +94,7 @@ def train(config: TrainConfig) -> None:
                 threshold=config.threshold,
                 folder=folder,
                 state=state,
-                condition=Conditioner(config.prompt),
+                condition=Conditioner(config.prompt, resize=read.resize),
                 validate=validation,
                 log=log,
                 processes=processes,

@@ -109,7 +109,7 @@ def instances(
             "image_id": image_id,
             "category_id": categories[name],
             "segmentation": segmentation,
-            "iscrowd": int(isinstance(segmentation, dict)),
+            "iscrowd": int(isinstance(segmentation, dict) and isinstance(segmentation["counts"], list)),
             "area": 1.0,
             "bbox": [0, 0, 1, 1],
         }

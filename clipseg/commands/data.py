@@ -93,7 +93,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _words(arguments: argparse.Namespace) -> int:
-    from clipseg.data.class_words import RULES, excluded_words, mentions
+    from clipseg.data.class_words import RULES, forbidden_word
     from clipseg.data.json_entries import iterate_entries
     from clipseg.data.layout import split_files
 
@@ -102,8 +102,8 @@ def _words(arguments: argparse.Namespace) -> int:
     phrases = [str(entry.get("phrase", "")) for entry in entries if isinstance(entry, dict)]
     print(f"{arguments.root}, {arguments.split}: {len(phrases):,} phrases")
     for rule in RULES:
-        words = excluded_words(rule)
-        found = {phrase: mentions(phrase, words) for phrase in dict.fromkeys(phrases)}
+        find = forbidden_word(rule)
+        found = {phrase: find(phrase) for phrase in dict.fromkeys(phrases)}
         removed = sum(found[phrase] is not None for phrase in phrases)
         examples = [f"{phrase!r} ({word})" for phrase, word in found.items() if word is not None][:4]
         part = removed / max(1, len(phrases))

@@ -109,18 +109,30 @@ def _lemmatiser() -> Lemmatiser:
     return Lemmatiser(frozenset(_asset()["nouns"]), _asset()["exceptions"])
 
 
+def forbidden_word(rule: str) -> Callable[[str], str | None]:
+    """A function that finds the word for which a rule removes a phrase; None for a phrase that stays.
+
+    Raises:
+        ClipSegError: there is no such rule.
+    """
+    words = excluded_words(rule)
+    if rule == "affordances":
+        return lambda phrase: next((word for word in phrase.split(" ") if word in words), None)
+    return lambda phrase: mentions(phrase, words)
+
+
 def phrase_filter(rule: str) -> Callable[[Sequence[str]], NDArray[np.bool_]]:
     """A function that finds the phrases a rule removes: T phrases -> bool `[T]`, True where the phrase must go.
 
     Raises:
         ClipSegError: there is no such rule.
     """
-    words = excluded_words(rule)
+    find = forbidden_word(rule)
 
     def is_excluded(phrases: Sequence[str]) -> NDArray[np.bool_]:
         phrases = list(phrases)
         # PhraseCut's phrases come several times each.
-        found = {phrase: mentions(phrase, words) is not None for phrase in set(phrases)}
+        found = {phrase: find(phrase) is not None for phrase in set(phrases)}
         return np.fromiter((found[phrase] for phrase in phrases), dtype=np.bool_, count=len(phrases))
 
     return is_excluded

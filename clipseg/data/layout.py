@@ -49,7 +49,7 @@ def find_layouts(root: Path) -> tuple[str, ...]:
 def voc_folder(root: Path) -> Path | None:
     """The folder VOC2012 in, above or two below `root` (its archive unpacks to VOCdevkit/VOC2012); None where there is none."""
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (folder / "ImageSets" / "Segmentation").is_dir() and (folder / "SegmentationClass").is_dir():
+        if (folder / "ImageSets" / "Segmentation").is_dir() and any(folder.glob("SegmentationClass*/")):
             return folder
     return None
 

@@ -6,8 +6,8 @@ that is removed takes its lines here with it.
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 
 def find(name: str) -> Any:
@@ -24,11 +24,13 @@ class Format:
         layout: of the data's folder, one of `data/layout.py`.
         train_split: what `data.train_split=auto` means.
         val_split: what `data.val_split=auto` means.
+        resize: how images come to the model's size (`network/preprocess.py`).
     """
 
     layout: str
     train_split: str = "train"
     val_split: str = "val"
+    resize: Literal["squash", "antialias"] = "squash"
 
 
 # Where what was run is plainly a slip: as it was run, or as the paper means it (docs/paper.md, Sec. 8).
@@ -37,7 +39,7 @@ PROTOCOLS = ("released", "paper")
 FORMATS: Mapping[str, Format] = {
     "phrasecut": Format(layout="phrasecut", val_split="miniv"),
     "folder": Format(layout="folder"),
-    "coco20i": Format(layout="coco", train_split="train2014", val_split="val2014"),
+    "coco20i": Format(layout="coco", train_split="train2014", val_split="val2014", resize="antialias"),
     "lvis": Format(layout="lvis"),
 }
 
@@ -62,24 +64,18 @@ class Benchmark:
 
 
 _MASKS, _FOLD, _EPISODES = (f"clipseg.run.settings:{name}" for name in ("MaskKeys", "FoldKeys", "EpisodeKeys"))
+_PASCAL5I = Benchmark(run="clipseg.run.jobs:pascal5i", keys=(_FOLD, _EPISODES, _MASKS), layout="pascal", split="val")
+_COCO20I = replace(_PASCAL5I, run="clipseg.run.jobs:coco20i", layout="coco", split="val2014")
 _LVIS = Benchmark(run="clipseg.run.jobs:lvis", keys=(_MASKS,), layout="lvis", split="val")
 _SIZES = ("clipseg.studies.input_size.settings:SizeKeys",)
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "phrasecut": Benchmark(run="clipseg.run.jobs:phrasecut", keys=(_MASKS,)),
     "phrasecut_visual": Benchmark(run="clipseg.run.jobs:phrasecut", keys=(_MASKS,)),
-    "pascal5i_one_shot": Benchmark(
-        run="clipseg.run.jobs:pascal5i_one_shot", keys=(_FOLD, _EPISODES, _MASKS), layout="pascal", split="val"
-    ),
-    "pascal5i_text": Benchmark(
-        run="clipseg.run.jobs:pascal5i_text", keys=(_FOLD, _MASKS), layout="pascal", split="val", templates="fixed"
-    ),
-    "coco20i_one_shot": Benchmark(
-        run="clipseg.run.jobs:coco20i", keys=(_FOLD, _EPISODES, _MASKS), layout="coco", split="val2014"
-    ),
-    "coco20i_text": Benchmark(
-        run="clipseg.run.jobs:coco20i", keys=(_FOLD, _EPISODES, _MASKS), layout="coco", split="val2014", templates="fixed"
-    ),
+    "pascal5i_one_shot": _PASCAL5I,
+    "pascal5i_text": replace(_PASCAL5I, templates="fixed"),
+    "coco20i_one_shot": _COCO20I,
+    "coco20i_text": _COCO20I,
     "lvis_affordances": _LVIS,
     "lvis_attributes": _LVIS,
     "lvis_meronymy": _LVIS,

@@ -44,12 +44,11 @@ class Evaluation:
     Attributes:
         model: in whatever state of training.
         data: made with `training=False`: an item is one whole image with all its tasks.
-        condition: how the targets are described.
+        condition: how the targets are described, and images brought to the model's size.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
         provenance: what the results shall say of their origin.
         processes: who shares the work.
         reading: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
-        resize: how images come to the model's size; padding is not counted.
         intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
     """
 
@@ -60,7 +59,6 @@ class Evaluation:
     provenance: Mapping[str, Any]
     processes: Processes
     reading: LoaderSettings
-    resize: Resize = "squash"
     intensity_tests: bool = False
 
     @naming_worker_failures()
@@ -87,7 +85,6 @@ class Evaluation:
                 processes=self.processes,
                 reading=self.reading,
                 left_out=left_out,
-                resize=self.resize,
             ):
                 parts.append(self.measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
@@ -117,19 +114,20 @@ class Evaluation:
 
     def measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None = None) -> dict[str, Any]:
         """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`."""
-        size = (probabilities.shape[1], probabilities.shape[2])
-        official, predicted = [], []
+        official, own = [], []
         image_index = batch.image_index.tolist()
         tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, strict=True)
         for key, image, mask, official_mask, probability in tasks:
-            at_own_size = self._at_own_size(probability, mask)
+            own.append(at_own_size := self._at_own_size(probability, mask))
             official.append(
                 official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image] if batch.valid else None)
             )
-            predicted.append(at_own_size > self.threshold)
             if save_predictions is not None:
-                _write_prediction(save_predictions, key, predicted[-1])
+                _write_prediction(save_predictions, key, at_own_size > self.threshold)
         intersections, unions = np.array(official, dtype=np.int64).T
+        # Pascal-5i was counted at the photos' own size, all others at the model's.
+        counted = torch.stack(own) if self.condition.resize == "canvas" else probabilities
+        size = (counted.shape[1], counted.shape[2])
         return {
             "key": np.array(batch.keys),
             "image_key": np.array(batch.image_keys)[image_index],
@@ -137,21 +135,21 @@ class Evaluation:
             "group": np.array(batch.groups),
             "height": np.array([mask.shape[0] for mask in batch.masks], dtype=np.int32),
             "width": np.array([mask.shape[1] for mask in batch.masks], dtype=np.int32),
-            "counts": count(probabilities, resize_masks(batch.masks, size, resize=self.resize), self._valid(batch, size)),
+            "counts": count(counted, resize_masks(batch.masks, size), self._valid(batch, size)),
             "official_intersection": intersections,
             "official_union": unions,
             "subsets": batch.subsets,
-            "intensity": _intensity(batch, predicted) if self.intensity_tests else None,
+            "intensity": _intensity(batch, [probability > self.threshold for probability in own])
+            if self.intensity_tests
+            else None,
         }
 
     def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
-        return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), resize=self.resize)[0]
+        return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), resize=self.condition.resize)[0]
 
     def _valid(self, batch: Batch, size: tuple[int, int]) -> Tensor | None:
-        """Which pixels of each task count, uint8 `[N, *size]`: what the annotators ignored does not, nor does padding."""
-        maps = batch.valid or [torch.ones_like(image[0]) for image in batch.images]
-        valid = resize_masks(maps, size, resize=self.resize)
-        return None if bool(valid.all()) else valid[batch.image_index]
+        """Which pixels of each task count, uint8 `[N, *size]`: what the annotators ignored does not; None: all."""
+        return resize_masks(batch.valid, size)[batch.image_index] if batch.valid else None
 
     def render(self, keys: Sequence[str], results: Results) -> "Iterator[GalleryItem]":
         """Pictures of the given samples, in the data set's order: photo, truth, probabilities and their cut."""
@@ -162,7 +160,7 @@ class Evaluation:
         image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
         item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
         items = sorted({item_of[image_of[key]] for key in keys})
-        for batch, probabilities in predictions(self.model, self.data, self.condition, items, resize=self.resize):
+        for batch, probabilities in predictions(self.model, self.data, self.condition, items):
             for position in (position for position, key in enumerate(batch.keys) if key in keys):
                 key, mask = batch.keys[position], batch.masks[position]
                 image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
@@ -215,7 +213,6 @@ def predictions(
     processes: Processes = ALONE,
     reading: LoaderSettings = IN_PROCESS,
     left_out: list[str] | None = None,
-    resize: Resize = "squash",
 ) -> Iterator[tuple[Batch, Tensor]]:
     """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size.
 
@@ -227,7 +224,7 @@ def predictions(
     device = next(model.decoder.parameters()).device
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, reading=reading, left_out=noted, device=device):
-        (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=resize)
+        (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=condition.resize)
         yield batch, maps
 
 

@@ -1,13 +1,14 @@
 """The jobs of `evaluate.py`: each measures one benchmark, writes into a folder and prints. Studies have jobs of their own."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
+from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize
@@ -41,68 +42,49 @@ class Job:
 
 
 def phrasecut(job: Job) -> None:
-    """Measure masks by phrases (Tab. 3), or by visual prompts alone (Tab. 9)."""
+    """Measure masks by phrases (Tab. 3), or by visual prompts alone, on phrases that occur more than once (Tab. 9)."""
     measure(job, phrasecut_data(job))
 
 
 def phrasecut_data(job: Job) -> PhraseCut:
     """The split in PhraseCut's layout that a job names, whole images."""
     config = job.config
-    if config.benchmark == "phrasecut_visual":
-        options = visual_evaluation(seed=config.seed, protocol=config.protocol)
-    else:
-        options = ReaderOptions(seed=config.seed)
+    options = ReaderOptions(seed=config.seed, visual_support=config.benchmark == "phrasecut_visual")
     return PhraseCut(job.root, options, split=config.split, leniency=config.data)
 
 
-def pascal5i_one_shot(job: Job) -> None:
-    """Measure the classes of a fold on Pascal VOC 2012, each shown by another image (Tab. 5)."""
-    from clipseg.data.readers.pascal import pascal_one_shot
+def pascal5i(job: Job) -> None:
+    """Measure the classes of a fold on Pascal VOC 2012, each shown by another image (Tab. 5), or asked for by name (Tab. 7)."""
+    from clipseg.data.readers import pascal
 
-    config = job.config
-    assert isinstance(config, FoldKeys)
-    assert isinstance(config, EpisodeKeys)
-    assert config.fold is not None
-    data = pascal_one_shot(job.root, split=config.split, fold=config.fold, seed=config.seed, episodes=config.episodes)
-    measure_episodes(job, data)
-
-
-def pascal5i_text(job: Job) -> None:
-    """Measure the classes of a fold on Pascal VOC 2012, each asked for by its name (Tab. 7)."""
-    from clipseg.data.classes import pascal5i_fold
-    from clipseg.data.readers.pascal import pascal_text
-
-    config = job.config
-    assert isinstance(config, FoldKeys)
-    assert config.fold is not None
-    data = pascal_text(job.root, split=config.split, classes=pascal5i_fold(config.fold), seed=config.seed)
-    measure(job, data, resize="pad")
+    _few_shot(job, pascal.pascal5i, resize="canvas")
 
 
 def coco20i(job: Job) -> None:
     """Measure 1,000 episodes of a fold's classes on COCO, each shown by another image (Tab. 6), or asked for by name."""
     from clipseg.data.readers import coco
 
+    _few_shot(job, coco.coco20i, resize="antialias", class_lists=job.config.data.class_lists)
+
+
+def _few_shot(job: Job, reader: Callable[..., Any], *, resize: Resize, **lists: str | None) -> None:
+    """`measure` on episodes, which are written down beside the figures; what they were drawn from is part of the results."""
     config = job.config
     assert isinstance(config, FoldKeys)
     assert isinstance(config, EpisodeKeys)
-    assert config.fold is not None
-    data = coco.coco20i(
+    data = reader(
         job.root,
         split=config.split,
         fold=config.fold,
         seed=config.seed,
-        visual_support=config.benchmark == "coco20i_one_shot",
+        visual_support=config.benchmark.endswith("_one_shot"),
         episodes=config.episodes,
+        **lists,
     )
-    measure_episodes(job, data)
-
-
-def measure_episodes(job: Job, data: Any) -> None:
-    """`measure`, aspect kept; the episodes are written down beside the figures."""
+    facts = {name: data.about[name] for name in ("labels", "drawn")}
+    measure(replace(job, origin={**job.origin, **facts}), data, resize=resize)
     if job.processes.is_main:
         data.save(job.folder / "episodes.json")
-    measure(job, data, resize="pad")
 
 
 def lvis(job: Job) -> None:
@@ -126,7 +108,7 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     Args:
         job: says how the tasks are described, and where the results go.
         data: whole images with their tasks.
-        resize: squashed to the model's size, or aspect kept and padded, queries and supports alike.
+        resize: how queries and supports come to the model's size.
     """
     config, evaluation = job.config, evaluation_of(job, data, resize=resize)
     assert isinstance(config, MaskKeys)
@@ -134,8 +116,6 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
-        from clipseg.measure.paper import paper_beside  # at the end, as all that pages need
-
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
 
@@ -149,6 +129,5 @@ def evaluation_of(job: Job, data: Reader, *, resize: Resize = "squash") -> Evalu
         provenance=job.origin,
         processes=job.processes,
         reading=job.config.data,
-        resize=resize,
         intensity_tests=isinstance(job.config, MaskKeys) and job.config.intensity_tests,
     )

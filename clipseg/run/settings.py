@@ -26,6 +26,7 @@ class LoaderSettings:
     workers: int = 2  # processes that read ahead; 0: the main process reads, and nobody notices when a file system hangs
     worker_timeout: int = 300  # seconds without an answer after which workers are given up
     unreadable: str = "stop"  # stop: a photo that cannot be read ends the run; leave_out: it is named, counted and left out
+    class_lists: str | None = None  # COCO-20i: a JSON file, class -> images to draw from; null: those of the annotations
 
     def __post_init__(self) -> None:
         check_at_least("data.workers", self.workers, 0)
@@ -48,7 +49,6 @@ class DataSettings(LoaderSettings, Leniency):
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
     negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
-    singletons: str = "text"  # with visual_support, phrases that occur once: asked by text, by a blank image, or leave_out
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,6 +139,7 @@ class TrainConfig:
         if self.evaluate_visual and self.data.format != "phrasecut":
             raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
         usual = FORMATS[self.data.format]
+        _check_class_lists(self.data, usual.layout)
         if self.data.train_split == "auto":
             self.data.train_split = usual.train_split
         if self.data.val_split == "auto":
@@ -232,6 +233,7 @@ class EvaluateConfig:
                 raise ClipSegError(
                     f"{key.name}={getattr(self, key.name)} means nothing to benchmark={self.benchmark}; leave it out"
                 )
+        _check_class_lists(self.data, BENCHMARKS[self.benchmark].layout)
         for part in own:
             part.check(self, self.benchmark)
         benchmark = BENCHMARKS[self.benchmark]
@@ -245,6 +247,11 @@ class EvaluateConfig:
 def evaluate_schema() -> type[EvaluateConfig]:
     """All of `evaluate.py`: `EvaluateConfig` with the keys of every benchmark, of which one's own may be set."""
     return make_dataclass("EvaluateSchema", [], bases=(*key_classes(), EvaluateConfig))
+
+
+def _check_class_lists(data: LoaderSettings, layout: str) -> None:
+    if data.class_lists is not None and layout != "coco":
+        raise ClipSegError(f"data.class_lists={data.class_lists}: only COCO-20i draws from lists of images; leave it out")
 
 
 def _seed(value: int) -> None:

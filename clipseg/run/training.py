@@ -166,7 +166,8 @@ def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tenso
     """A batch through the network: logits `[N, S, S]` and uint8 masks `[N, S, S]` at the model's image size S."""
     size = (model.config.image_size, model.config.image_size)
     with record_function("preparation"):
-        images, masks = prepare_images(batch.images, size), resize_masks(batch.masks, size)
+        images = prepare_images(batch.images, size, resize=condition.resize)
+        masks = resize_masks(batch.masks, size, resize=condition.resize)
     with record_function("backbone"):
         activations = model.activations(images)
     conditions = condition(model, batch)

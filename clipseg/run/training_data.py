@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions, visual_evaluation
+from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
@@ -27,14 +27,20 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
         phrases_per_image=config.training.phrases_per_image,
         negatives=data.negatives,
         visual_support=data.visual_support,
-        singletons=data.singletons,
         exclude=_excluded(data),
     )
     if data.format == "coco20i":
         assert config.fold is not None  # the settings have checked this
         from clipseg.data.readers.coco import coco20i_training
 
-        return coco20i_training(root, options, split=data.train_split, fold=config.fold)
+        return coco20i_training(
+            root,
+            options,
+            split=data.train_split,
+            fold=config.fold,
+            class_lists=data.class_lists,
+            sound_negatives=config.protocol == "paper",
+        )
     if data.format == "lvis":
         from clipseg.data.readers.lvis import lvis_training
 
@@ -53,7 +59,7 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
         config: names the data.
         root: where it lies.
         split: of it.
-        visual: on PhraseCut, asked for by a sample of the phrase, as `config.protocol` says.
+        visual: on PhraseCut, asked for by another sample of the phrase, where there is one.
 
     Raises:
         ClipSegError: as in `training_data`.
@@ -72,7 +78,7 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
         from clipseg.data.readers.folder import FolderData
 
         return FolderData(root, split=split)
-    options = visual_evaluation(seed=config.seed, protocol=config.protocol) if visual else ReaderOptions(seed=config.seed)
+    options = ReaderOptions(seed=config.seed, visual_support=visual)
     return PhraseCut(root, options, split=split, leniency=data)
 
 

@@ -142,13 +142,15 @@ def test_rules_forbid_the_words_of_their_classes():
 
 
 @pytest.mark.parametrize(
-    "phrase", ["drinking glass", "man riding", "birds that flew", "wheels", "left ear", "driven", "table leg"]
+    "phrase", ["drinking glass", "man riding", "bird that flies", "wheels", "left ear", "driven", "table leg"]
 )
-def test_affordances_in_any_form(phrase):
+def test_affordances_go_by_exact_words(phrase):
     assert phrase_filter("affordances")([phrase]).tolist() == [True]
 
 
-@pytest.mark.parametrize("phrase", ["driver", "wheelchair", "bear", "elegant sitar", "sea"])
+@pytest.mark.parametrize(
+    "phrase", ["driver", "wheelchair", "bear", "sea", "man sat", "birds that flew", "drive-in", "leg's end", "ridden horse"]
+)
 def test_other_words_than_affordances_stay(phrase):
     assert phrase_filter("affordances")([phrase]).tolist() == [False]
 

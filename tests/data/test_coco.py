@@ -4,17 +4,22 @@ import contextlib
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_data import SIZE, box_mask, change, compressed, photo, polygon, run_lengths, write_coco, write_voc
+from made_data import SIZE, box_mask, change, compressed, photo, polygon, run_lengths, write_coco, write_labels, write_voc
 
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
 from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.readers import coco
+from clipseg.data.readers.class_draws import ClassDraws
 from clipseg.data.readers.coco import coco20i, coco20i_training
+from clipseg.data.readers.coco_labels import coco_labels
+from clipseg.data.readers.episodes import LEAST_PIXELS
 from clipseg.data.readers.instances import InstanceSource, read_instances
 from clipseg.errors import ClipSegError
 
@@ -28,7 +33,7 @@ IMAGES = {
     41: [],
 }
 MASKS = {
-    (5, "person"): box_mask(ONE) | box_mask(TWO),
+    (5, "person"): box_mask(ONE),  # without the crowd
     (9, "person"): box_mask(TWO),
     (9, "airplane"): box_mask(ONE),
     (12, "boat"): box_mask(ONE) | box_mask(THREE),
@@ -37,7 +42,21 @@ MASKS = {
 }
 # Every other class of fold 0, so that the whole fold can be drawn from.
 REST = [name for name in coco20i_fold(0) if name not in ("person", "airplane", "boat")]
-WHOLE = IMAGES | {i: [(name, polygon(ONE)) for name in REST] for i in (50, 51)}
+
+
+def cell(name: str) -> tuple[int, int, int, int]:
+    """Nine pixels of its own for each class."""
+    row, column = divmod(COCO_CLASSES.index(name), 10)
+    return 3 * column, 3 * row, 3 * column + 3, 3 * row + 3
+
+
+WHOLE = IMAGES | {i: [(name, polygon(cell(name))) for name in REST] for i in (50, 51)}
+
+
+@pytest.fixture(autouse=True)
+def few_pixels(monkeypatch):
+    """Photos here are smaller than what is listed in earnest."""
+    monkeypatch.setattr(coco, "LEAST_PIXELS", 1)
 
 
 @pytest.fixture
@@ -46,8 +65,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def photo_of(image_id: int, split: str = "val2014") -> str:
+    return f"COCO_{split}_{image_id:012d}" if split.endswith("2014") else f"{image_id:012d}"
+
+
 def truth(image_key: str, name: str) -> np.ndarray:
-    return box_mask(ONE) if int(image_key) >= 50 else MASKS[int(image_key), name]
+    image_id = int(image_key.split("_")[-1])
+    return box_mask(cell(name)) if image_id >= 50 else MASKS[image_id, name]
 
 
 @pytest.mark.parametrize("split", ["val2014", "val2017"])
@@ -59,14 +83,15 @@ def test_episodes_are_queries_and_other_images_of_their_class(tmp_path, split):
     assert len({task.key for _, task in tasks}) == 200
     assert {task.phrase for _, task in tasks} == set(coco20i_fold(0))
     assert [sample.image_key for sample in data] == data.image_ids.tolist()
+    assert set(data.image_ids.tolist()) <= {photo_of(image_id, split) for image_id in WHOLE}
     for sample, task in tasks:
         assert sample.image.shape == (3, *SIZE)
         assert sample.valid is None
         assert task.group == task.phrase
         assert task.key.startswith(f"{split}/{sample.image_key}__{task.phrase.replace(' ', '_')}")
         assert np.array_equal(task.mask, truth(sample.image_key, task.phrase))
-        others = [i for i in ("5", "9", "12", "40", "50", "51") if i != sample.image_key]
-        known = [truth(i, task.phrase) for i in others if int(i) >= 50 or (int(i), task.phrase) in MASKS]
+        others = [i for i in (5, 9, 12, 40, 50, 51) if photo_of(i, split) != sample.image_key]
+        known = [truth(str(i), task.phrase) for i in others if i >= 50 or (i, task.phrase) in MASKS]
         assert any(np.array_equal(task.support.mask, mask) for mask in known)
         assert task.support.image.shape == (3, *SIZE)
 
@@ -77,7 +102,100 @@ def test_classes_are_drawn_alike_and_specks_never(root):
     assert len(names) == 2000
     assert max(names.count(name) for name in set(names)) < 150  # 100 each on average
     # Image 40 holds a person whose outline encloses nothing.
-    assert not [e for e in data.episodes if e.name == "person" and "40" in (e.query, e.support)]
+    assert not [e for e in data.episodes if e.name == "person" and photo_of(40) in (e.query, e.support)]
+
+
+def test_a_pixel_belongs_to_the_smallest_object_and_crowds_are_left_out(tmp_path):
+    inner = (4, 4, 8, 8)
+    objects = [("person", polygon(inner)), ("car", polygon(ONE)), ("boat", run_lengths((0, 0, 32, 24)))]
+    write_coco(tmp_path, {5: objects, 6: objects[:1]})
+    source = coco_labels(tmp_path, "val2014")
+    expected = 3 * box_mask(ONE)
+    expected[box_mask(inner) == 1] = 1
+    assert np.array_equal(source.read_labels(photo_of(5)), expected)
+    assert source.labels == "painted from instances_val2014.json"
+    (person, car, boat), valid = source.read_masks(photo_of(5), ["person", "car", "boat"])
+    assert (person.sum(), car.sum(), boat.sum(), valid) == (16, 63 - 16, 0, None)
+
+
+def test_lists_hold_the_images_in_which_a_class_is_large_enough(tmp_path):
+    path = write_coco(tmp_path, {i: [("person", polygon(ONE)), ("person", polygon(TWO))] for i in (5, 6, 7)})
+
+    def enlarge(content):
+        for annotation in content["annotations"]:
+            annotation["area"] = {5: 1023.5, 6: 1024, 7: 3000}[annotation["image_id"]]
+
+    change(path, enlarge)
+    source = coco_labels(tmp_path, "val2014")
+    assert source.images_by_class(["person", "car"], 2048) == {"person": [photo_of(6), photo_of(7)], "car": []}
+    assert LEAST_PIXELS == 2048
+
+
+def test_label_maps_are_taken_where_they_lie_beside(root):
+    folder = root / "annotations" / "val2014"
+    boat = COCO_CLASSES.index("boat")
+    for image_id in (5, 9):
+        write_labels(folder / f"{photo_of(image_id)}.png", (boat + 1) * box_mask(TWO))
+    (root / "annotations" / "instances_val2014.json").unlink()
+    data = coco20i(root, fold=0, visual_support=True, count=3, class_lists=lists_file(root, {"boat": [5, 9]}))
+    assert data.about["labels"] == "annotations/val2014/*.png"
+    assert {episode.name for episode in data.episodes} == {"boat"}
+    assert all(np.array_equal(task.mask, box_mask(TWO)) for sample in data for task in sample.tasks)
+    source = coco_labels(root, "val2014")
+    assert source.images_by_class(["boat", "cat"], 133) == {"boat": [photo_of(5), photo_of(9)], "cat": []}
+    assert source.images_by_class(["boat"], 134) == {"boat": []}
+    write_labels(folder / f"{photo_of(5)}.png", np.full(SIZE, 81, dtype=np.uint8))
+    with pytest.raises(ClipSegError, match=r"5\.png: label value 81; expected 0 to 80"):
+        source.read_labels(photo_of(5))
+
+
+def lists_file(root: Path, lists: dict[str, list[int]]) -> Path:
+    path = root / "lists.json"
+    named = {name: [f"val2014/{photo_of(image_id)}.jpg" for image_id in images] for name, images in lists.items()}
+    path.write_text(json.dumps(named))
+    return path
+
+
+def test_lists_of_a_file_are_drawn_from(root):
+    path = lists_file(root, {"0": [5, 9, 12], "airplane": [9, 40], "2": [40, 5]})
+    data = coco20i(root, fold=0, visual_support=True, count=60, class_lists=path)
+    found = {(episode.name, episode.query) for episode in data.episodes}
+    # Image 12 does not show a person, and is not drawn; cars are of another fold.
+    assert found == {(n, photo_of(i)) for n, i in [("person", 5), ("person", 9), ("airplane", 9), ("airplane", 40)]}
+    assert data.about["drawn"] == "from lists.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"dog house": ["x"]}, "class 'dog house'; expected COCO's names, or 0 to 79"),
+        ({"80": ["x"]}, "class '80'; expected"),
+        ({"0": [], "person": []}, "class 'person'; expected .* each once"),
+        ({"0": "x"}, "class '0' has 'x'; expected a list"),
+        (
+            {"0": ["val2014/COCO_val2014_000000000777.jpg"]},
+            "class '0' lists 'val2014/COCO.*', which is not in .*instances_v",
+        ),
+        ({"0": [5]}, "class '0' lists 5, which is not in"),
+        ({"0": [f"{photo_of(5)}.jpg", f"val2014/{photo_of(5)}.jpg"]}, "class '0' lists an image twice"),
+        ({"0": [photo_of(5)]}, "lists.json: class 'person' has fewer than two images"),
+        ({"1": [photo_of(5)]}, "lists none of person, airplane, "),
+        ({"0": [photo_of(5), photo_of(12)]}, "most images do not show the class they are listed for"),
+        ([], "not a file of class lists"),
+    ],
+)
+def test_lists_must_fit_the_data(root, content, message):
+    (root / "lists.json").write_text(json.dumps(content))
+    with pytest.raises(ClipSegError, match=message) as error:
+        coco20i(root, fold=0, visual_support=True, class_lists=root / "lists.json")
+    assert "\n" not in str(error.value)
+
+
+def test_lists_that_are_cut_off_are_named(root):
+    path = lists_file(root, {"0": [5, 9]})
+    path.write_text(path.read_text()[:-4])
+    with pytest.raises(ClipSegError, match=r"lists\.json: not valid JSON"):
+        coco20i(root, fold=0, visual_support=True, class_lists=path)
 
 
 def test_by_text_the_same_images_are_asked_in_words(root):
@@ -101,60 +219,101 @@ def test_a_file_of_episodes_repeats_them(root, tmp_path, visual_support):
 
 def test_a_class_with_one_image_has_no_episode(tmp_path):
     write_coco(tmp_path, {i: objects for i, objects in WHOLE.items() if i != 51})
-    with pytest.raises(ClipSegError, match=r"instances_val2014.json: class '.*' has fewer than two images"):
+    with pytest.raises(ClipSegError, match=r"instances_val2014\.json: class '.*' has fewer than two images"):
         coco20i(tmp_path, fold=0, visual_support=True)
 
 
-def test_training_takes_the_other_folds_once_an_epoch(tmp_path):
-    write_coco(tmp_path, WHOLE, split="train2014")
-    data = coco20i_training(tmp_path, ReaderOptions(training=True, visual_support=True), fold=0)
-    assert len(data) == 3
-    for epoch in range(4):
-        samples = [data[epoch, item] for item in range(len(data))]
-        tasks = [task for sample in samples for task in sample.tasks]
-        assert sorted(task.key for task in tasks) == ["train2014/12__bicycle", "train2014/40__car", "train2014/5__bicycle"]
-        for sample in samples:
+def trained_on(root: Path, fold: int = 0, **options: Any) -> ClassDraws:
+    return coco20i_training(root, ReaderOptions(training=True, **options), split="val2014", fold=fold)
+
+
+@pytest.fixture
+def of_each(tmp_path: Path) -> Path:
+    """Two images of each class, which show nothing else."""
+    images = {50 + i: [(name, polygon(ONE))] for i, name in enumerate(name for name in COCO_CLASSES for _ in range(2))}
+    write_coco(tmp_path, images)
+    return tmp_path
+
+
+def test_training_draws_a_class_of_the_other_folds_its_query_and_another_image(of_each):
+    data = trained_on(of_each, seed=1, visual_support=True)
+    assert len(data) == 2 * 60
+    phrases = set()
+    for epoch in range(3):
+        for item in range(len(data)):
+            sample = data[epoch, item]
+            (task,) = sample.tasks
+            phrases.add(task.phrase)
+            number = 2 * COCO_CLASSES.index(task.phrase) + 50
+            assert sample.image_key in (photo_of(number), photo_of(number + 1))
+            assert task.key == f"val2014/{sample.image_key}__{task.phrase.replace(' ', '_')}"
             assert sample.image.shape[1:] == SIZE  # whole images: no crop
-        for task in tasks:
-            assert task.phrase not in coco20i_fold(0)
-            assert (task.support is None) == (task.phrase == "car")  # the only one of its class
-    held_out = coco20i_training(tmp_path, ReaderOptions(training=True), fold=1)
-    assert {task.phrase for i in range(len(held_out)) for task in held_out[0, i].tasks}.isdisjoint(coco20i_fold(1))
+            assert torch.equal(task.mask, torch.from_numpy(box_mask(ONE)))
+            other = number + (sample.image_key == photo_of(number))
+            assert torch.equal(task.support.image, data._source.read_image(photo_of(other)))
+            assert torch.equal(task.support.mask, task.mask)
+    assert phrases == set(COCO_CLASSES) - set(coco20i_fold(0))
+    text = trained_on(of_each)
+    assert text[0].tasks[0].support is None
 
 
-def test_training_items_are_functions_of_seed_epoch_and_item(tmp_path):
-    write_coco(tmp_path, WHOLE, split="train2014")
-    one, other = (
-        coco20i_training(
-            tmp_path, ReaderOptions(training=True, seed=3, negatives=0.5, phrases_per_image=2, visual_support=True), fold=2
-        )
-        for _ in range(2)
-    )
-    indices = [(epoch, item) for epoch in range(2) for item in range(len(one))]
+def test_training_items_are_functions_of_seed_epoch_and_item(of_each):
+    one, other = (trained_on(of_each, 2, seed=3, negatives=0.5, phrases_per_image=2, visual_support=True) for _ in range(2))
+    indices = [(epoch, item) for epoch in range(2) for item in range(0, len(one), 9)]
     expected = {index: one[index] for index in indices}
+    assert len({sample.image_key for sample in expected.values()}) > 10
     copied = pickle.loads(pickle.dumps(other))
     for index in reversed(indices):
         for sample in (other[index], copied[index]):
             assert torch.equal(sample.image, expected[index].image)
+            assert len(sample.tasks) == 2
             for a, b in zip(sample.tasks, expected[index].tasks, strict=True):
                 assert (a.key, a.phrase, a.seed) == (b.key, b.phrase, b.seed)
                 assert torch.equal(a.mask, b.mask)
+                assert torch.equal(a.support.image, b.support.image)
 
 
-def test_negatives_are_classes_the_image_does_not_show(tmp_path):
-    write_coco(tmp_path, WHOLE, split="train2014")
-    data = coco20i_training(tmp_path, ReaderOptions(training=True, negatives=0.5, visual_support=True), fold=3)
-    shown = {str(i): {name for name, _ in objects} for i, objects in WHOLE.items()}
-    negatives = 0
-    samples = [data[epoch, item] for epoch in range(8) for item in range(len(data))]
-    for sample in samples:
-        for task in sample.tasks:
-            if task.phrase not in shown[sample.image_key]:
-                negatives += 1
-                assert not task.mask.any()
-            else:
-                assert task.key.endswith(task.phrase.replace(" ", "_"))
-    assert 0.4 < negatives / len(samples) < 0.6
+def test_negatives_change_the_support_alone_as_released(of_each):
+    data = trained_on(of_each, 3, negatives=0.3, visual_support=True)
+    tasks = [data[epoch, item].tasks[0] for epoch in range(5) for item in range(len(data))]
+    negatives = [task for task in tasks if not task.support.mask.any()]
+    assert 0.25 < len(negatives) / len(tasks) < 0.35
+    assert all(task.mask.any() and task.key.endswith(task.phrase.replace(" ", "_")) for task in tasks)
+    for task in negatives[:40]:
+        number = 2 * COCO_CLASSES.index(task.phrase) + 50
+        own = [data._source.read_image(photo_of(image_id)) for image_id in (number, number + 1)]
+        assert task.support.mask.shape == task.support.image.shape[1:]
+        assert not any(torch.equal(task.support.image, image) for image in own)
+
+
+def test_sound_negatives_ask_for_what_is_not_there(tmp_path):
+    objects = WHOLE | {60: [("bicycle", polygon(ONE)), ("car", polygon(TWO))], 61: [("car", polygon(ONE))]}
+    write_coco(tmp_path, objects)
+    options = ReaderOptions(training=True, negatives=0.5, visual_support=True)
+    data = coco20i_training(
+        tmp_path,
+        options,
+        split="val2014",
+        fold=0,
+        class_lists=lists_file(tmp_path, {"1": [5, 12, 60], "2": [40, 60, 61]}),
+        sound_negatives=True,
+    )
+    shown = {photo_of(i): {name for name, _ in listed} for i, listed in objects.items()}
+    tasks = [(sample.image_key, sample.tasks[0]) for sample in (data[epoch, 0] for epoch in range(400))]
+    negatives = [(image, task) for image, task in tasks if not task.mask.any()]
+    assert all(task.support.mask.any() for _, task in tasks)
+    assert all(task.phrase not in shown[image] for image, task in negatives)
+    # Image 60 shows all there is to ask for.
+    assert {image for image, _ in negatives} == {photo_of(i) for i in (5, 12, 40, 61)}
+    assert 0.25 < len(negatives) / len(tasks) < 0.45
+
+
+def test_negatives_that_could_change_nothing_are_an_error(of_each):
+    with pytest.raises(ClipSegError, match=r"on COCO-20i they change the support, and data\.visual_support=false gives none"):
+        trained_on(of_each, negatives=0.2)
+    options = ReaderOptions(training=True, negatives=0.2, visual_support=True)
+    with pytest.raises(ClipSegError, match="one class is listed, and so no negatives"):
+        coco20i_training(of_each, options, split="val2014", fold=1, class_lists=lists_file(of_each, {"0": [50, 51]}))
 
 
 def test_what_is_asked_for_must_exist(root, tmp_path):
@@ -191,9 +350,9 @@ def test_what_is_wrong_in_the_file_is_said(root):
         assert "\n" not in str(error.value)
 
     def other_size(content):
-        next(a for a in content["annotations"] if a["id"] == 501)["segmentation"]["size"] = [5, 5]
+        next(a for a in content["annotations"] if a["id"] == 900)["segmentation"]["size"] = [5, 5]
 
-    expect(r"annotation 501 of image 5: an RLE of size \[5, 5\]", other_size)
+    expect(r"annotation 900 of image 9: an RLE of size \[5, 5\]", other_size)
     expect("no list of annotations", lambda c: c.update(annotations=[]))
     expect("no list of images", lambda c: c.pop("images"))
     expect("annotation entry 0: image_id is 'x'", lambda c: c["annotations"][0].update(image_id="x"))
@@ -203,6 +362,7 @@ def test_what_is_wrong_in_the_file_is_said(root):
     expect("there twice", lambda c: c["images"].append(c["images"][0]))
     expect("a category named 5", lambda c: c["categories"][0].update(name=5))
     expect("category 'person' does not exist", lambda c: c["categories"][0].update(name="people"))
+    expect("annotation .*: area is 'x'; expected a number of pixels", lambda c: c["annotations"][0].update(area="x"))
     expect("names no photo", lambda c: c["images"][0].update(file_name="../../etc/passwd"))
     expect("image 0: id is None", lambda c: c["images"][0].pop("id"))
     path.write_text(good[:-20])
@@ -212,7 +372,7 @@ def test_what_is_wrong_in_the_file_is_said(root):
 
 def test_a_photo_of_another_size_or_none_is_an_error(root):
     data = coco20i(root, fold=0, visual_support=False, count=40)
-    item = data.image_ids.tolist().index("50")
+    item = data.image_ids.tolist().index(photo_of(50))
     path = root / "val2014" / "COCO_val2014_000000000050.jpg"
     photo(path, (20, 20))
     with pytest.raises(ClipSegError, match=r"20x20 pixels, but instances_val2014\.json says 32x24"):

@@ -30,7 +30,7 @@ from clipseg.data.mini.phrasecut import SIDE, draw_image
 from clipseg.data.readers.coco import coco20i
 from clipseg.data.readers.folder import FolderData
 from clipseg.data.readers.lvis import lvis_prompts, natural_name
-from clipseg.data.readers.pascal import PascalSplit, pascal_one_shot
+from clipseg.data.readers.pascal import pascal5i
 from clipseg.data.readers.segmentation import decode_segmentation
 from clipseg.data.upkeep.check import check_data
 from clipseg.run.loading import data_root
@@ -148,9 +148,8 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def test_the_protocols_find_their_classes(roots):
-    split = PascalSplit(roots["pascal"], "val")
-    assert all(len(images) >= 2 for images in split.images_by_class(pascal5i_fold(0)).values())
-    assert {episode.name for episode in pascal_one_shot(roots["pascal"], fold=0).episodes} == set(pascal5i_fold(0))
+    episodes = pascal5i(roots["pascal"], fold=0, visual_support=True).episodes
+    assert {episode.name for episode in episodes} == set(pascal5i_fold(0))
     drawn = coco20i(roots["coco"], fold=1, visual_support=True)
     assert (len(drawn.episodes), {episode.name for episode in drawn.episodes}) == (1000, set(coco20i_fold(1)))
     things = Counter(entry["image_id"] for entry in read(roots["coco"])["annotations"])

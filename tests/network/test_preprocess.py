@@ -1,9 +1,11 @@
-"""Photos and masks brought to the model's size: squashed, or with their aspect kept and padded."""
+"""Photos and masks brought to the model's size: squashed, squashed as Pillow does, or laid on a canvas."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from operations import Operations
+from PIL import Image
 
 from clipseg.network.preprocess import (
     normalise,
@@ -24,44 +26,53 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("own", "inner"),
-    [((20, 40), (16, 32)), ((50, 30), (32, 19)), ((9, 9), (32, 32)), ((1, 500), (1, 32)), ((32, 32), (32, 32))],
+    [((20, 40), (16, 32)), ((50, 30), (32, 16)), ((9, 9), (9, 9)), ((1, 500), (8, 32)), ((32, 17), (32, 17)), ((33, 33), SIZE)],
 )
-def test_the_longer_side_fills_the_size_and_the_rest_is_zero(own, inner):
+def test_a_canvas_is_black_beside_a_photo_that_is_made_to_fit_in_eights_and_never_enlarged(own, inner):
     image, (height, width) = noise(3, *own), inner
-    padded = prepare_images([image], SIZE, resize="pad")[0]
-    assert padded.shape == (3, *SIZE)
-    assert torch.equal(padded[:, :height, :width], prepare_images([image], inner)[0])
-    assert padded.count_nonzero() == padded[:, :height, :width].count_nonzero()
-    mask = (image[:1] > 127).byte()[0]
-    small = resize_masks([mask], SIZE, resize="pad")[0]
-    assert torch.equal(small[:height, :width], resize_masks([mask], inner)[0])
-    assert small.sum() == small[:height, :width].sum()
-    valid = resize_masks([torch.ones_like(mask)], SIZE, resize="pad")[0]
-    assert valid.sum() == height * width
+    (laid,) = resize_images([image], SIZE, resize="canvas")
+    small = F.interpolate(image[None].float(), inner, mode="bilinear", align_corners=False)[0] / 255
+    torch.testing.assert_close(laid[:, :height, :width], small, rtol=0, atol=1e-6)
+    assert laid.shape == (3, *SIZE)
+    assert laid.count_nonzero() == laid[:, :height, :width].count_nonzero()
+    mask = (image[0] > 127).byte()
+    expected = np.zeros(SIZE, dtype=np.uint8)
+    for y in range(height):
+        for x in range(width):
+            expected[y, x] = mask[int(y * (1 / (height / own[0]))), int(x * (1 / (width / own[1])))]
+    assert np.array_equal(resize_masks([mask], SIZE, resize="canvas")[0], expected)
 
 
-def test_a_batch_of_both_ways_is_its_parts():
+def test_antialiasing_is_pillow_s_to_the_bit():
+    """Of photos that are not much higher than wide: newer versions of Pillow begin with the rows of those that are."""
+    images = [
+        noise(3, *own, seed=own[0]) for own in [(64, 64), (100, 75), (480, 640), (33, 500), (352, 20), (7, 3), (375, 500)]
+    ]
+    for image, found in zip(images, resize_images(images, (352, 352), resize="antialias"), strict=True):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((352, 352), Image.Resampling.BILINEAR)
+        assert np.array_equal((255 * found).round().byte().permute(1, 2, 0), np.asarray(picture))
+
+
+def test_a_batch_of_each_way_is_its_parts():
     images = [noise(3, 20, 40), noise(3, 40, 20, seed=1)]
-    for resize in ("squash", "pad"):
+    for resize in ("squash", "antialias", "canvas"):
         together = prepare_images(images, SIZE, resize=resize)
         assert torch.equal(together, torch.cat([prepare_images([image], SIZE, resize=resize) for image in images]))
 
 
-def test_at_the_own_size_padding_is_gone():
-    maps = torch.ones(2, *SIZE)
-    maps[:, :16] = torch.linspace(0, 0.5, 16)[:, None]
-    own = resize_probabilities(maps, (20, 40), resize="pad")
-    assert own.shape == (2, 20, 40)
-    assert own.max() <= 0.5
-    assert torch.equal(own, F.interpolate(maps[:, None, :16], size=(20, 40), mode="bilinear")[:, 0])
-    assert resize_probabilities(maps, (20, 40)).max() == 1
+def test_a_canvas_is_stretched_over_a_square_of_the_longer_side():
+    maps = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(0))
+    own = resize_probabilities(maps, (20, 40), resize="canvas")
+    assert torch.equal(own, F.interpolate(maps[:, None], (40, 40), mode="bilinear", align_corners=True)[:, 0, :20])
+    squashed = F.interpolate(maps[:, None], (20, 40), mode="bilinear", align_corners=False)[:, 0]
+    assert torch.equal(resize_probabilities(maps, (20, 40)), squashed)
 
 
 def test_a_small_object_is_kept_where_it_is():
     mask = torch.zeros(101, 203, dtype=torch.uint8)
     mask[100, 202] = 1
-    (kept,) = resize_objects([mask], SIZE, resize="pad")
-    assert kept.nonzero().tolist() == [[15, 31]]
+    assert resize_objects([mask], SIZE)[0].nonzero().tolist() == [[31, 31]]
+    assert resize_objects([mask], SIZE, resize="canvas")[0].nonzero().tolist() == [[7, 31]]
 
 
 def ragged_sizes(count: int, most: int) -> list[tuple[int, int]]:

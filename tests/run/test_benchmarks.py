@@ -16,7 +16,8 @@ from scipy.integrate import simpson
 
 import clipseg
 import evaluate
-from clipseg.data.classes import LVIS_PROMPTS, PASCAL_CLASSES, coco20i_fold, pascal5i_fold, unseen_classes
+from clipseg.data.classes import LVIS_PROMPTS, PASCAL_CLASSES, coco20i_fold, unseen_classes
+from clipseg.data.readers import coco, pascal
 from clipseg.data.readers.pascal import PascalZeroShot
 from clipseg.entry import launch
 from clipseg.network.model import create_model
@@ -82,20 +83,20 @@ def pixels_of(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB")).transpose(2, 0, 1)).float()[None] / 255
 
 
-def inner(height: int, width: int, keep: bool) -> tuple[int, int]:
-    return (round(height * S / max(height, width)), round(width * S / max(height, width))) if keep else (S, S)
+def prepared(pixels: torch.Tensor, resize: str) -> torch.Tensor:
+    """[1, 3, H, W] in [0, 1] -> [1, 3, S, S] in [0, 1]; on a canvas a photo lies as it is, for it is smaller."""
+    if resize == "canvas":
+        canvas = torch.zeros(1, 3, S, S)
+        canvas[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels
+        return canvas
+    if resize == "antialias":
+        picture = Image.fromarray((255 * pixels[0]).round().byte().permute(1, 2, 0).numpy())
+        return torch.from_numpy(np.array(picture.resize((S, S), Image.Resampling.BILINEAR)).transpose(2, 0, 1))[None] / 255
+    return F.interpolate(pixels, (S, S), mode="bilinear", align_corners=True)
 
 
-def on_canvas(pixels: torch.Tensor, keep: bool) -> torch.Tensor:
-    """[1, 3, H, W] in [0, 1] -> [1, 3, S, S] in [0, 1], padded with the mean colour."""
-    height, width = inner(*pixels.shape[2:], keep)
-    canvas = torch.tensor(MEAN)[None, :, None, None].repeat(1, 1, S, S)
-    canvas[:, :, :height, :width] = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=True)
-    return canvas
-
-
-def mask_on_canvas(mask: np.ndarray, keep: bool) -> np.ndarray:
-    height, width = inner(*mask.shape, keep)
+def prepared_mask(mask: np.ndarray, resize: str) -> np.ndarray:
+    height, width = mask.shape if resize == "canvas" else (S, S)
     small = np.zeros((S, S), dtype=mask.dtype)
     for y in range(height):
         for x in range(width):
@@ -104,29 +105,29 @@ def mask_on_canvas(mask: np.ndarray, keep: bool) -> np.ndarray:
 
 
 @torch.no_grad()
-def answer(model, photo: Path, condition: torch.Tensor, keep: bool) -> np.ndarray:
+def answer(model, photo: Path, condition: torch.Tensor, resize: str = "squash") -> np.ndarray:
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    return model((on_canvas(pixels_of(photo), keep) - mean) / std, condition).sigmoid()[0].numpy()
+    return model((prepared(pixels_of(photo), resize) - mean) / std, condition).sigmoid()[0].numpy()
 
 
 @torch.no_grad()
-def shown(model, photo: Path, mask: np.ndarray, keep: bool) -> torch.Tensor:
-    small = torch.from_numpy(mask_on_canvas(mask, keep))[None]
-    return embed_prompt_images(model.backbone, on_canvas(pixels_of(photo), keep), small, VARIANT)
+def shown(model, photo: Path, mask: np.ndarray, resize: str) -> torch.Tensor:
+    small = torch.from_numpy(prepared_mask(mask, resize))[None]
+    return embed_prompt_images(model.backbone, prepared(pixels_of(photo), resize), small, VARIANT)
 
 
-def slow_scores(tasks, keep: bool) -> dict[str, float]:
+def slow_scores(tasks, resize: str) -> dict[str, float]:
     """tasks: (class, probability [S, S], truth [H, W], valid [H, W]) each."""
     at_size, at_own, precision, recall = defaultdict(list), defaultdict(list), [], []
     for name, probability, truth, valid in tasks:
-        height, width = inner(*truth.shape, keep)
-        inside = np.zeros((S, S), dtype=bool)
-        inside[:height, :width] = True
-        kept = inside & (mask_on_canvas(valid, keep) > 0)
-        at_size[name].append((probability[kept], mask_on_canvas(truth, keep)[kept] > 0))
-        own = torch.from_numpy(probability[:height, :width].copy())[None, None]
-        own = F.interpolate(own, truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+        on_canvas = resize == "canvas"
+        whole = (max(truth.shape),) * 2 if on_canvas else truth.shape
+        own = F.interpolate(torch.from_numpy(probability)[None, None], whole, mode="bilinear", align_corners=on_canvas)[0, 0]
+        own = own.numpy()[: truth.shape[0], : truth.shape[1]]
         at_own[name].append((own[valid > 0], truth[valid > 0] > 0))
+        kept = prepared_mask(valid, resize) > 0
+        counted = at_own[name][-1] if on_canvas else (probability[kept], prepared_mask(truth, resize)[kept] > 0)
+        at_size[name].append(counted)
 
     def iou(pairs, threshold=THRESHOLD, background=False):
         yes = [((p <= np.float32(threshold)) if background else (p > np.float32(threshold)), t != background) for p, t in pairs]
@@ -150,10 +151,10 @@ def slow_scores(tasks, keep: bool) -> dict[str, float]:
     }
 
 
-def check(figures, tasks, *, keep: bool) -> None:
+def check(figures, tasks, *, resize: str = "squash") -> None:
     answers = np.concatenate([probability.ravel() for _, probability, _, _ in tasks])
     assert 0.1 < (answers > THRESHOLD).mean() < 0.9, "the made model must say both yes and no"
-    expected = slow_scores(tasks, keep)
+    expected = slow_scores(tasks, resize)
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=5e-4)
     assert figures["samples"] == len(tasks)
 
@@ -168,79 +169,87 @@ VOC = {
 
 
 @pytest.fixture
-def voc(tmp_path):
+def voc(tmp_path, monkeypatch):
+    monkeypatch.setattr(pascal, "LEAST_PIXELS", 1)
     labels = write_voc(tmp_path / "voc", VOC)
     add_noise(tmp_path / "voc")
     folder = tmp_path / "voc" / "VOCdevkit" / "VOC2012" / "JPEGImages"
     return labels, folder
 
 
-def test_pascal5i_one_shot(seeing, run, voc, monkeypatch):
+def written_episodes(out: str = "out"):
+    return json.loads(Path(out, "episodes.json").read_text())["episodes"]
+
+
+@pytest.mark.parametrize("benchmark", ["pascal5i_one_shot", "pascal5i_text"])
+def test_pascal5i(seeing, model, run, voc, monkeypatch, benchmark):
     labels, photos = voc
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing)
-    figures, printed = run("benchmark=pascal5i_one_shot", "fold=0", "data.root=voc")
-    episodes = json.loads(Path("out/episodes.json").read_text())["episodes"]
-    pairs = {(image, name) for image, boxes in VOC.items() for name in boxes if name in pascal5i_fold(0)}
-    assert {(episode["query"], episode["name"]) for episode in episodes} == pairs
+    by_example = benchmark == "pascal5i_one_shot"
+    asked = seeing if by_example else model
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: asked)
+    figures, printed = run(f"benchmark={benchmark}", "fold=0", "data.root=voc", "save_predictions=masks")
+    episodes = written_episodes()
+    assert [episode["query"] for episode in episodes] == list(VOC)
     tasks = []
     for episode in episodes:
         label = PASCAL_CLASSES.index(episode["name"]) + 1
         support = labels[episode["support"]] == label
-        condition = shown(seeing, photos / f"{episode['support']}.jpg", support.astype(np.uint8), keep=True)
+        condition = (
+            shown(asked, photos / f"{episode['support']}.jpg", support.astype(np.uint8), "canvas")
+            if by_example
+            else asked.encode_text([f"a photo of a {episode['name']}."])
+        )
         query = labels[episode["query"]]
-        probability = answer(seeing, photos / f"{episode['query']}.jpg", condition, keep=True)
+        probability = answer(asked, photos / f"{episode['query']}.jpg", condition, "canvas")
         tasks.append((episode["name"], probability, (query == label).astype(np.uint8), (query != 255).astype(np.uint8)))
-    check(figures, tasks, keep=True)
+        assert np.asarray(Image.open(f"masks/{episode['query']}__{episode['name']}.png")).shape == query.shape
+    check(figures, tasks, resize="canvas")
     assert "mIoU, original size" in printed
+    assert json.loads(Path("out/provenance.json").read_text())["labels"] == "SegmentationClass"
+    assert "SegmentationClass" in Path("out/report.html").read_text()
 
     Path("out/episodes.json").rename("fixed.json")
-    again, _ = run("benchmark=pascal5i_one_shot", "fold=0", "data.root=voc", "episodes=fixed.json", "seed=9")
+    again, _ = run(f"benchmark={benchmark}", "fold=0", "data.root=voc", "episodes=fixed.json", "seed=9")
     figures.pop("seconds"), again.pop("seconds")
     assert again == figures, "written episodes repeat a score, whatever the seed"
+    assert written_episodes() == episodes
 
 
-@pytest.mark.parametrize(("override", "template"), [((), "a photo of a {}."), (("prompt.templates=plain",), "{}")])
-def test_pascal5i_text(model, run, voc, override, template):
-    labels, photos = voc
-    figures, _ = run("benchmark=pascal5i_text", "fold=0", "data.root=voc", "save_predictions=masks", *override)
-    tasks = []
-    for image, label_map in labels.items():
-        for label, name in enumerate(PASCAL_CLASSES[:5], start=1):
-            if (label_map == label).any():
-                condition = model.encode_text([template.format(name)])
-                probability = answer(model, photos / f"{image}.jpg", condition, keep=True)
-                tasks.append((name, probability, (label_map == label).astype(np.uint8), (label_map != 255).astype(np.uint8)))
-                assert np.asarray(Image.open(f"masks/{image}__{name}.png")).shape == label_map.shape
-    check(figures, tasks, keep=True)
-
-
-def test_coco20i(model, run, tmp_path):
+def test_coco20i(model, run, tmp_path, monkeypatch):
+    assert coco.coco20i.__kwdefaults__["count"] == 1000
+    monkeypatch.setitem(coco.coco20i.__kwdefaults__, "count", 12)
     one, two = (2, 3, 9, 12), (11, 1, 30, 8)
     names = coco20i_fold(2)[:3]
     shows = {5: {names[0]: one, names[1]: two}, 9: {names[0]: two, names[2]: one}, 12: {names[1]: one, names[2]: two}}
-    rest = {i: [(name, polygon(one)) for name in coco20i_fold(2)[3:]] for i in (50, 51)}
-    write_coco(tmp_path / "coco", {i: [(n, polygon(b)) for n, b in boxes.items()] for i, boxes in shows.items()} | rest)
+    write_coco(tmp_path / "coco", {i: [(n, polygon(b)) for n, b in boxes.items()] for i, boxes in shows.items()})
     add_noise(tmp_path / "coco")
-    pairs = [(query, name, support) for query in shows for name in shows[query] for support in shows if support != query]
-    episodes = [{"query": str(q), "name": n, "support": str(s)} for q, n, s in pairs if n in shows[s]]
-    content = {"benchmark": "coco20i", "split": "val2014", "fold": 2, "seed": 0, "episodes": episodes}
-    Path("fixed.json").write_text(json.dumps(content))
+    stems = {i: f"COCO_val2014_{i:012d}" for i in shows}
+    boxes = {stems[i]: named for i, named in shows.items()}
+    lists = {name: [f"val2014/{stem}.jpg" for stem, named in boxes.items() if name in named] for name in names}
+    Path("lists.json").write_text(json.dumps(lists))
     valid = np.ones(SIZE, dtype=np.uint8)
 
-    def photo_of(image: str) -> Path:
-        return tmp_path / "coco" / "val2014" / f"COCO_val2014_{int(image):012d}.jpg"
-
     for benchmark in ("coco20i_one_shot", "coco20i_text"):
-        figures, _ = run(f"benchmark={benchmark}", "fold=2", "data.root=coco", "episodes=fixed.json")
+        common = [f"benchmark={benchmark}", "fold=2", "data.root=coco"]
+        figures, _ = run(*common, "data.class_lists=lists.json")
+        episodes = written_episodes()
+        assert len(episodes) == 12
         tasks = []
         for episode in episodes:
             name, query, support = episode["name"], episode["query"], episode["support"]
             if benchmark == "coco20i_text":
-                condition = model.encode_text([f"a photo of a {name}."])
+                condition = model.encode_text([name])
             else:
-                condition = shown(model, photo_of(support), box_mask(shows[int(support)][name]), keep=True)
-            tasks.append((name, answer(model, photo_of(query), condition, keep=True), box_mask(shows[int(query)][name]), valid))
-        check(figures, tasks, keep=True)
+                photo = tmp_path / "coco" / "val2014" / f"{support}.jpg"
+                condition = shown(model, photo, box_mask(boxes[support][name]), "antialias")
+            photo = tmp_path / "coco" / "val2014" / f"{query}.jpg"
+            tasks.append((name, answer(model, photo, condition, "antialias"), box_mask(boxes[query][name]), valid))
+        check(figures, tasks, resize="antialias")
+        Path("out/episodes.json").rename("fixed.json")
+        again, _ = run(*common, "episodes=fixed.json", "seed=9")
+        figures.pop("seconds"), again.pop("seconds")
+        assert again == figures
+        assert json.loads(Path("out/provenance.json").read_text())["drawn"] == "by others: fixed.json"
 
 
 @pytest.mark.parametrize("kind", LVIS_PROMPTS)
@@ -265,9 +274,9 @@ def test_lvis(model, run, tmp_path, kind):
                     truth |= box_mask(box)
             if truth.any():
                 photo = tmp_path / "lvis" / f"{'train' if image % 2 else 'val'}2017" / f"{image:012d}.jpg"
-                probability = answer(model, photo, model.encode_text([prompt]), keep=False)
+                probability = answer(model, photo, model.encode_text([prompt]))
                 tasks.append((prompt, probability, truth, np.ones(SIZE, dtype=np.uint8)))
-    check(figures, tasks, keep=False)
+    check(figures, tasks)
 
 
 def test_folder(model, run, tmp_path):
@@ -277,13 +286,13 @@ def test_folder(model, run, tmp_path):
     tasks = [
         (
             phrase,
-            answer(model, tmp_path / "own/photos" / f"{name}.jpg", model.encode_text([phrase]), False),
+            answer(model, tmp_path / "own/photos" / f"{name}.jpg", model.encode_text([phrase])),
             box_mask(box),
             valid,
         )
         for name, phrase, box in lines
     ]
-    check(figures, tasks, keep=False)
+    check(figures, tasks)
 
 
 @pytest.mark.parametrize("background_threshold", [None, 0.6])
@@ -303,7 +312,7 @@ def test_pascal_zeroshot(model, run, voc, background_threshold):
         small = F.interpolate(pixels_of_image, (S, S), mode="bilinear", align_corners=False)
         with torch.no_grad():
             maps = np.stack([model(small, model.encode_text([name])).sigmoid()[0].numpy() for name in asked.split()])
-        truth = mask_on_canvas(label_map, keep=False)
+        truth = prepared_mask(label_map, "squash")
         for y in range(S):
             for x in range(S):
                 if truth[y, x] != 255:
@@ -373,7 +382,10 @@ def test_another_fold_than_the_one_held_out_is_refused(run, voc):
         (["benchmark=pascal_zeroshot", "unseen=3"], "no set of 3 unseen classes"),
         (["benchmark=pascal_zeroshot", "unseen=4", "background_threshold=2"], "background_threshold=2.0 must lie in [0, 1]"),
         (["benchmark=phrasecut", "fold=1"], "fold=1 means nothing to benchmark=phrasecut"),
-        (["benchmark=pascal5i_text", "fold=1", "episodes=x.json"], "episodes=x.json means nothing to benchmark=pascal5i_text"),
+        (["benchmark=phrasecut", "episodes=x.json"], "episodes=x.json means nothing to benchmark=phrasecut"),
+        (["benchmark=pascal5i_text", "fold=1", "episodes=x.json"], "x.json: no such file"),
+        (["benchmark=pascal5i_text", "fold=1", "data.class_lists=x.json"], "only COCO-20i draws from lists of images"),
+        (["benchmark=coco20i_text", "fold=1", "data.class_lists=x.json", "episodes=y.json"], "leave one of them out"),
         (["benchmark=pascal_zeroshot", "unseen=4", "save_predictions=x"], "save_predictions=x means nothing"),
         (["benchmark=pascal5i_one_shot", "fold=3"], "fewer than two images"),
         (["benchmark=coco20i_text", "fold=0"], "not COCO's layout"),

@@ -11,12 +11,15 @@ import evaluate
 import train
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
 from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.readers import coco as readers_coco
 from clipseg.data.readers.coco import coco20i_validation
 from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.errors import ClipSegError
+from clipseg.run import training
 from clipseg.run.settings import DataSettings, TrainConfig
 
 pytestmark = pytest.mark.slow
+forward = training.forward
 
 BOX = (4, 4, 20, 14)
 SMALL = [
@@ -54,14 +57,19 @@ def test_a_folder_is_trained_on_and_evaluated(call, tmp_path):
 
 
 def coco(root: Path) -> None:
-    """Two images of every class in both splits, each image with eight classes."""
+    """Two images of every class in both splits, each image with eight classes side by side."""
     for split in ("train2014", "val2014"):
         names = [*COCO_CLASSES, *COCO_CLASSES]
-        images = {1 + start // 8: [(name, polygon(BOX)) for name in names[start : start + 8]] for start in range(0, 160, 8)}
+        images = {
+            1 + start // 8: [(name, polygon((4 * k, 4, 4 * k + 4, 14))) for k, name in enumerate(names[start : start + 8])]
+            for start in range(0, 160, 8)
+        }
         write_coco(root, images, split=split)
 
 
-def test_coco20i_trains_on_the_other_folds_and_is_evaluated_on_its_own(call, tmp_path):
+@pytest.mark.parametrize("protocol", ["released", "paper"])
+def test_coco20i_trains_on_the_other_folds_and_is_evaluated_on_its_own(call, tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr(readers_coco, "LEAST_PIXELS", 1)
     coco(tmp_path / "coco")
     held_out = set(coco20i_fold(3))
     validation = coco20i_validation(tmp_path / "coco", fold=3, count=60)
@@ -69,8 +77,16 @@ def test_coco20i_trains_on_the_other_folds_and_is_evaluated_on_its_own(call, tmp
     assert not {episode.name for episode in validation.episodes} & held_out
     assert all(task.support is not None for task in validation[0].tasks)
 
-    check_training(call, "experiment=coco20i_plain", "fold=3", "data.root=coco")
-    episodes = [{"query": "1", "name": "truck", "support": "11"}, {"query": "11", "name": "truck", "support": "1"}]
+    batches = []
+    monkeypatch.setattr(training, "forward", lambda m, batch, c: batches.append(batch) or forward(m, batch, c))
+    settings = ["data.negatives=0.5", "fold=3", "data.root=coco", f"protocol={protocol}"]
+    check_training(call, "experiment=coco20i_plain", *settings)
+    # A negative's support is empty as released; in the sound way its target is, and its phrase is another.
+    released = [not mask.any() for batch in batches for mask in batch.support_masks]
+    sound = [not mask.any() for batch in batches for mask in batch.masks]
+    assert (any(released), any(sound)) == (protocol == "released", protocol == "paper")
+    one, other = "COCO_val2014_000000000001", "COCO_val2014_000000000011"
+    episodes = [{"query": a, "name": "truck", "support": b} for a, b in ((one, other), (other, one))]
     content = {"benchmark": "coco20i", "split": "val2014", "fold": 3, "episodes": episodes}
     Path("fixed.json").write_text(json.dumps(content))
     arguments = ["checkpoint=run", "benchmark=coco20i_one_shot", "episodes=fixed.json", "device=cpu", "out=out"]
@@ -108,6 +124,7 @@ def test_lvis_is_trained_on_by_the_names_of_its_classes(call, tmp_path):
         (["experiment=phrasecut_pc", "fold=1"], "fold=1: experiment phrasecut_pc has no folds"),
         (["experiment=pascal5i_pc", "fold=1", "data.exclude=pascal5i_fold2"], "does not fit fold=1"),
         (["experiment=coco20i_plain", "data.exclude=unseen4"], "COCO-20i holds classes out by fold"),
+        (["experiment=phrasecut_pc", "data.class_lists=x.json"], "data.class_lists=x.json: only COCO-20i draws from lists"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(call, tmp_path, arguments, named):

@@ -31,11 +31,13 @@ from safetensors.torch import save_file
 
 from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.readers.coco import coco20i_training, coco_source
+from clipseg.data.readers import coco, pascal
+from clipseg.data.readers.coco import coco20i_training
+from clipseg.data.readers.coco_labels import coco_labels
 from clipseg.data.readers.episodes import read_episodes
 from clipseg.data.readers.folder import FolderData
 from clipseg.data.readers.lvis import lvis_names
-from clipseg.data.readers.pascal import PascalSplit, PascalZeroShot, pascal_one_shot
+from clipseg.data.readers.pascal import PascalSplit, PascalZeroShot, pascal5i
 from clipseg.data.upkeep.check import check_data
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError
@@ -119,7 +121,9 @@ def bent(draw: st.DrawFn, whole: bytes) -> bytes:
 # Data sets: a description of a small one, what is damaged in it, and how it is read to its last mask
 
 BOX = [[2.0, 2.0, 20.0, 2.0, 20.0, 15.0]]
-OBJECTS = {5: [("person", BOX), ("car", {"size": [24, 32], "counts": [30, 8, 730]})], 9: [("person", BOX)]}
+CAR = ("car", [[22.0, 2.0, 30.0, 2.0, 30.0, 15.0]])
+CROWD = ("car", {"size": [24, 32], "counts": [30, 8, 730]})
+OBJECTS = {5: [("person", BOX), CAR, CROWD], 9: [("person", BOX), CAR]}
 PHRASES = [
     {
         "task_id": f"{image_id}__{number}",
@@ -171,9 +175,16 @@ def read_all(data: Any) -> list[Any]:
 
 
 def people(root: Path) -> list[Any]:
-    source = coco_source(root, split="val2014", classes=("person", "car"))
-    shown = [(name, image_id) for name, images in source.images_by_class().items() for image_id in images]
+    source = coco_labels(root, "val2014")
+    shown = [(n, image_id) for n, images in source.images_by_class(("person", "car"), 1).items() for image_id in images]
     return [(source.read_masks(image_id, [name]), source.read_image(image_id)) for name, image_id in shown]
+
+
+@pytest.fixture(autouse=True)
+def few_pixels(monkeypatch):
+    """Photos here are smaller than what few-shot benchmarks list in earnest."""
+    for reader in (coco, pascal):
+        monkeypatch.setattr(reader, "LEAST_PIXELS", 1)
 
 
 DATA_SETS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
@@ -190,7 +201,7 @@ DATA_SETS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
         lambda root: write_lvis(root, {2: [("horse", BOX), ("zebra", BOX)], 3: [("horse", BOX)]}),
         lambda root: read_all(lvis_names(root)),
     ),
-    "episodes": (voc, lambda root: read_all(pascal_one_shot(root, fold=1, episodes=root / "episodes.json"))),
+    "episodes": (voc, lambda root: read_all(pascal5i(root, fold=1, visual_support=True, episodes=root / "episodes.json"))),
     "folder": (folder, lambda root: read_all(FolderData(root))),
 }
 
@@ -239,7 +250,7 @@ def test_voc_with_damaged_lists_and_label_maps(tmp_path: Path) -> None:
     def check(data: st.DataObject, path: Path) -> None:
         path.write_bytes(data.draw(bent(whole[path])))
         attempt(lambda: read_all(PascalZeroShot(tmp_path)))
-        attempt(lambda: read_all(pascal_one_shot(tmp_path, fold=1)))
+        attempt(lambda: read_all(pascal5i(tmp_path, fold=1, visual_support=True)))
         attempt(lambda: check_data(tmp_path, decode=True).lines())
         path.write_bytes(whole[path])
 
@@ -266,7 +277,7 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
 
 def test_episodes_of_any_content(tmp_path: Path) -> None:
     voc(tmp_path)
-    images_by_class = PascalSplit(tmp_path, "val").images_by_class(["cat", "dog"])
+    source = PascalSplit(tmp_path, "val")
     about = {"benchmark": "pascal5i"}
     path = tmp_path / "episodes.json"
 
@@ -277,7 +288,7 @@ def test_episodes_of_any_content(tmp_path: Path) -> None:
     def check(value: Any, entries: list[Any]) -> None:
         for content in (value, about | {"episodes": value}, about | {"episodes": entries}):
             path.write_text(json.dumps(content))
-            attempt(lambda: read_episodes(path, images_by_class, about))
+            attempt(lambda: read_episodes(path, source, ["cat", "dog"], about))
 
     check()
 

@@ -27,11 +27,11 @@ from places import ROOT
 
 from clipseg.data.classes import PASCAL_CLASSES
 from clipseg.data.phrasecut import PhraseCut
-from clipseg.data.readers.coco import coco_source
+from clipseg.data.readers import pascal
+from clipseg.data.readers.coco_labels import CocoLabels, coco_labels
 from clipseg.data.readers.folder import FolderData
-from clipseg.data.readers.instances import InstanceSource
 from clipseg.data.readers.lvis import lvis_prompts
-from clipseg.data.readers.pascal import PascalSplit, pascal_one_shot
+from clipseg.data.readers.pascal import PascalSplit, pascal5i
 from clipseg.data.upkeep.fetch import FetchError, PhotoFetcher
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
@@ -162,8 +162,11 @@ def test_phrasecut_names_stay_inside(phrasecut_root):
             path.write_text(before)
 
 
-def people(root: Path) -> InstanceSource:
-    return coco_source(root, split="val2014", classes=("person",))
+PERSON = "COCO_val2014_000000000005"
+
+
+def people(root: Path) -> CocoLabels:
+    return coco_labels(root, "val2014")
 
 
 def test_coco_names_stay_inside(tmp_path):
@@ -175,7 +178,7 @@ def test_coco_names_stay_inside(tmp_path):
         change(path, lambda c, name=name: c["images"][0].update(file_name=name, coco_url=f"http://x/{name}"))
         refused(lambda: people(tmp_path), "names no photo")
         path.write_text(before)
-    links_stay_inside(tmp_path, tmp_path / "val2014", lambda: people(tmp_path).read_image("5"))
+    links_stay_inside(tmp_path, tmp_path / "val2014", lambda: people(tmp_path).read_image(PERSON))
 
 
 def test_lvis_names_stay_inside(tmp_path):
@@ -189,7 +192,7 @@ def test_lvis_names_stay_inside(tmp_path):
     links_stay_inside(tmp_path, tmp_path / "val2017", lambda: list(lvis_prompts(tmp_path, kind="affordances")))
 
 
-def test_voc_names_stay_inside(tmp_path):
+def test_voc_names_stay_inside(tmp_path, monkeypatch):
     root = tmp_path / "root"
     write_voc(root, {"2007_000033": {"cat": (2, 2, 9, 9)}, "2007_000061": {"cat": (2, 2, 9, 9)}})
     voc = root / "VOCdevkit" / "VOC2012"
@@ -198,7 +201,8 @@ def test_voc_names_stay_inside(tmp_path):
         names.write_text(f"{name}\n")
         refused(lambda: PascalSplit(root, "val"), "expected names such as")
     names.write_text("2007_000033\n2007_000061\n")
-    everything = lambda: list(pascal_one_shot(root, fold=1, episodes=None))  # noqa: E731
+    monkeypatch.setattr(pascal, "LEAST_PIXELS", 1)
+    everything = lambda: list(pascal5i(root, fold=1, visual_support=True))  # noqa: E731
     links_stay_inside(root, voc / "JPEGImages", everything)
     links_stay_inside(root, voc / "SegmentationClass", everything)
 
@@ -247,7 +251,7 @@ def test_episodes_name_images_of_the_data_alone(tmp_path):
         for name in OUTSIDE:
             about = {"benchmark": "pascal5i", "split": "val", "fold": 1}
             file.write_text(json.dumps(about | {"episodes": [good | {field: name}]}))
-            refused(lambda: pascal_one_shot(tmp_path, fold=1, episodes=file), "draw new episodes")
+            refused(lambda: pascal5i(tmp_path, fold=1, visual_support=True, episodes=file), "draw new episodes")
 
 
 def test_predictions_stay_in_their_folder(tmp_path):
@@ -472,7 +476,7 @@ def test_a_pipe_is_no_picture(tmp_path):
 def test_annotations_that_would_fill_the_memory_are_refused(tmp_path, segmentation, reason):
     path = write_coco(tmp_path, {5: [("person", [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]])]})
     change(path, lambda content: content["annotations"][0].update(segmentation=segmentation))
-    refused(lambda: people(tmp_path).read_mask("5", "person"), reason)
+    refused(lambda: people(tmp_path).read_labels(PERSON), reason)
     change(path, lambda content: content["images"][0].update(height=2**40, width=2**40))
     refused(lambda: people(tmp_path), "height is 1099511627776")
 
@@ -503,7 +507,9 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path, phrasecut_root):
     refused(lambda: FolderData(tmp_path / "folder"), "not valid JSON")
     write_voc(tmp_path / "voc", {f"2007_{n:06d}": {"cat": (2, 2, 9, 9)} for n in (33, 61)})
     (tmp_path / "episodes.json").write_text(DEEP)
-    refused(lambda: pascal_one_shot(tmp_path / "voc", fold=1, episodes=tmp_path / "episodes.json"), "not valid JSON")
+    refused(
+        lambda: pascal5i(tmp_path / "voc", fold=1, visual_support=True, episodes=tmp_path / "episodes.json"), "not valid JSON"
+    )
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(DEEP)
     refused(lambda: load(tmp_path / "model"), "not valid JSON")

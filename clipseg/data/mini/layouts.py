@@ -24,11 +24,12 @@ from clipseg.data.mini.scenes import CATEGORIES, COLOURS, Kind, draw_scene
 
 # Split -> images. Where a class is asked for by example there are two to each class: one to ask about, one to show it by.
 PASCAL_SPLITS = {"train": 20, "val": 40}
-COCO_SPLITS = {"train2014": 80, "val2014": 160}
+COCO_SPLITS = {"train2014": 160, "val2014": 160}
 LVIS_SPLITS = {"train": 60, "val": 60}
 FOLDER_SPLITS = {"train": 60, "val": 20, "test": 20}
 
-SHORT_SIDE = 132  # pixels of a photo, beside SIDE: in portrait or landscape, as the protocols that pad to a square expect
+SHORT_SIDE = 132  # pixels of a photo, beside SIDE: in portrait or landscape, as photos come; enlarged when it is written
+ENLARGED = 3  # times: few-shot protocols ask for 2,048 pixels of a class
 SMALLEST = 60  # pixels of what is annotated; less remains of some things at the edge of a photo
 
 # The ids of COCO's categories are those from 1 to 90 without these.
@@ -108,7 +109,17 @@ def _photos(splits: Mapping[str, int], class_count: int) -> Iterator[tuple[str, 
     for rank, (split, count) in enumerate(splits.items()):
         for index in range(count):
             image_id += 1
-            yield split, image_id, draw_photo((class_count, rank, index), index % class_count, class_count=class_count)
+            photo = draw_photo((class_count, rank, index), index % class_count, class_count=class_count)
+            yield split, image_id, _enlarged(photo)
+
+
+def _enlarged(photo: Photo) -> Photo:
+    """Each pixel a square of `ENLARGED` times `ENLARGED`."""
+
+    def larger(pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+
+    return Photo(larger(photo.image), tuple((of_class, larger(mask)) for of_class, mask in photo.things))
 
 
 def _save_photo(path: Path, image: NDArray[np.uint8]) -> None:
@@ -160,7 +171,7 @@ def pascal_palette() -> list[int]:
 
 
 def _write_coco(root: Path) -> None:
-    """`annotations/instances_<split>.json` and the photos in `<split>`; several things of a class are one crowd, as an RLE."""
+    """`annotations/instances_<split>.json`, photos in `<split>`; of several things of a class, all but one are a crowd."""
     categories = [{"id": number, "name": name} for number, name in zip(COCO_IDS, COCO_CLASSES, strict=True)]
     contents = {split: _Instances(categories) for split in COCO_SPLITS}
     for split, image_id, photo in _photos(COCO_SPLITS, len(COCO_CLASSES)):
@@ -193,17 +204,17 @@ class _Instances:
         self.annotations: list[dict[str, Any]] = []
 
     def add(self, image_id: int, photo: Photo, *, crowds: bool, **fields: Any) -> None:
-        """Enter a photo; where `crowds`, things of the same class in it are one annotation."""
+        """Enter a photo; where `crowds`, further things of the same class in it are one annotation."""
         height, width = photo.image.shape[:2]
         self.images.append({"id": image_id, "height": height, "width": width, **fields})
         numbers = [of_class for of_class, _ in photo.things]
         for number in dict.fromkeys(numbers):
             masks = [mask for of_class, mask in photo.things if of_class == number]
-            if crowds and len(masks) > 1:
-                self._annotate(image_id, number, np.logical_or.reduce(masks), is_crowd=True)
-            else:
-                for mask in masks:
-                    self._annotate(image_id, number, mask, is_crowd=False)
+            alone = masks[:1] if crowds else masks
+            for mask in alone:
+                self._annotate(image_id, number, mask, is_crowd=False)
+            if masks[len(alone) :]:
+                self._annotate(image_id, number, np.logical_or.reduce(masks[len(alone) :]), is_crowd=True)
 
     def _annotate(self, image_id: int, number: int, mask: NDArray[np.bool_], *, is_crowd: bool) -> None:
         rows, columns = np.flatnonzero(mask.any(axis=1)).tolist(), np.flatnonzero(mask.any(axis=0)).tolist()

@@ -1,17 +1,18 @@
 """COCO as published -> the episodes of COCO-20i, by one support image or by text, and the training on its other folds.
 
-Source: the paper, Sec. 4.3, Tab. 6.
+Source: the paper, Sec. 4.3, Tab. 6; docs/paper.md, Sec. 5, for what was run.
 """
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from clipseg.data.classes import COCO_CLASSES, coco20i_fold
-from clipseg.data.layout import annotation_files, wrong_layout
 from clipseg.data.phrase_tasks import ReaderOptions
-from clipseg.data.readers.episodes import EpisodeReader, draw_episodes, read_episodes
-from clipseg.data.readers.instance_tasks import InstanceTasks
-from clipseg.data.readers.instances import InstanceSource, read_instances
+from clipseg.data.readers.class_draws import ClassDraws
+from clipseg.data.readers.coco_labels import CocoLabels, coco_labels, read_class_lists
+from clipseg.data.readers.episodes import LEAST_PIXELS, Episode, EpisodeReader, draw_episodes, read_episodes, too_few
 from clipseg.errors import ClipSegError
 
 EPISODES = 1000  # of each fold
@@ -25,6 +26,7 @@ def coco20i(
     seed: int = 0,
     visual_support: bool,
     count: int = EPISODES,
+    class_lists: str | Path | None = None,
     episodes: str | Path | None = None,
 ) -> EpisodeReader:
     """The episodes of a fold: a class, an image that shows it as query, another as support.
@@ -32,46 +34,65 @@ def coco20i(
     By text the same images are asked for the class's name instead, so that both can be compared task for task.
 
     Args:
-        root: the folder that holds `instances_<split>.json`, itself or in `annotations`, and the photos in `<split>`.
+        root: the folder that holds `annotations` and the photos in `<split>`, see `coco_labels`.
         split: of queries and supports: val2014, or 2017's.
         fold: 0 to 3.
         seed: of the episodes.
         visual_support: give each task its support (one-shot) or not (text).
         count: how many episodes; the paper's is 1,000.
+        class_lists: a file of the images of each class; else those where it has `LEAST_PIXELS`.
         episodes: a file of `EpisodeReader.save`, whose episodes are used instead.
 
     Raises:
         ClipSegError: another layout, no such split or fold, a class with one image, malformed annotations, pycocotools is
-            missing, or episodes that do not fit.
+            missing, or lists or episodes that do not fit.
     """
-    classes = coco20i_fold(fold)
     if count < 1:
         raise ClipSegError(f"{count} episodes; expected at least 1 (the paper's {EPISODES})")
-    source = coco_source(root, split=split, classes=classes)
-    images_by_class = source.images_by_class()
+    if episodes is not None and class_lists is not None:
+        raise ClipSegError(f"data.class_lists={class_lists}: with episodes={episodes} nothing is drawn; leave one of them out")
+    names = coco20i_fold(fold)
+    source = coco_labels(root, split)
     about: dict[str, str | int] = {"benchmark": "coco20i", "split": split, "fold": fold}
     if episodes is not None:
-        drawn = read_episodes(episodes, images_by_class, about)
+        drawn = read_episodes(episodes, source, names, about)
+        about["drawn"] = f"by others: {Path(episodes).name}"
     else:
-        drawn = draw_episodes(images_by_class, source.is_empty, count=count, seed=seed, where=str(source.table.path))
+        lists = _lists(source, names, class_lists)
+        for name, images in lists.items():
+            if len(images) < 2:
+                raise too_few(name, str(class_lists or source.where))
+        drawn = _drawn(source, lists, count=count, seed=seed)
+        about["drawn"] = _origin(class_lists)
+    about["labels"] = source.labels
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
 
 
-def coco20i_training(root: str | Path, options: ReaderOptions, *, split: str = "train2014", fold: int) -> InstanceTasks:
-    """Training on the sixty classes that a fold does not hold out: every image, whole, and class it shows, once an epoch.
+def coco20i_training(
+    root: str | Path,
+    options: ReaderOptions,
+    *,
+    split: str = "train2014",
+    fold: int,
+    class_lists: str | Path | None = None,
+    sound_negatives: bool = False,
+) -> ClassDraws:
+    """Training on the sixty classes that a fold does not hold out, drawn as the episodes of the test are.
 
     Args:
         root: as in `coco20i`.
-        options: how items are made of the tasks; images are never cropped.
+        options: how items are made of the draws; images are never cropped.
         split: of the images.
         fold: 0 to 3, whose classes are left out.
+        class_lists: as in `coco20i`.
+        sound_negatives: as in `ClassDraws`.
 
     Raises:
         ClipSegError: as in `coco20i`.
     """
-    held_out = coco20i_fold(fold)
-    source = coco_source(root, split=split, classes=tuple(name for name in COCO_CLASSES if name not in held_out))
-    return InstanceTasks(source, replace(options, crop=False), split=split)
+    source = coco_labels(root, split)
+    lists = _trained(source, fold, class_lists)
+    return ClassDraws(source, lists, options, split=split, sound_negatives=sound_negatives)
 
 
 def coco20i_validation(
@@ -81,42 +102,55 @@ def coco20i_validation(
 
     Arguments and errors as in `coco20i`.
     """
-    held_out = coco20i_fold(fold)
-    source = coco_source(root, split=split, classes=tuple(name for name in COCO_CLASSES if name not in held_out))
-    # A class that few photos show has no episodes here, unlike in a benchmark.
-    images_by_class = {name: images for name, images in source.images_by_class().items() if len(images) > 1}
-    if not images_by_class:
-        raise ClipSegError(f"{source.table.path}: no class of training has two images; choose another data.val_split")
-    drawn = draw_episodes(images_by_class, source.is_empty, count=count, seed=seed, where=str(source.table.path))
+    source = coco_labels(root, split)
     about: dict[str, str | int] = {"benchmark": "coco20i_validation", "split": split, "fold": fold}
+    drawn = _drawn(source, _trained(source, fold), count=count, seed=seed)
     return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
 
 
-def coco_source(root: str | Path, *, split: str, classes: tuple[str, ...]) -> InstanceSource:
-    """COCO's photos of a split, and masks of some of `COCO_CLASSES`.
+def _origin(class_lists: str | Path | None) -> str:
+    """What lists are named by in a result."""
+    return f"from classes of at least {LEAST_PIXELS} pixels" if class_lists is None else f"from {Path(class_lists).name}"
+
+
+def _lists(source: CocoLabels, names: Collection[str], class_lists: str | Path | None) -> dict[str, list[str]]:
+    """The images of each class.
 
     Raises:
-        ClipSegError: another layout, no such split or class, or malformed annotations.
+        ClipSegError: a file that does not fit.
     """
-    unknown = [name for name in classes if name not in COCO_CLASSES]
-    if unknown:
-        raise ClipSegError(f"class {unknown[0]!r} unknown; expected one of {', '.join(COCO_CLASSES)}")
-    path = annotation_file(root, "coco", split=split)
-    return InstanceSource(read_instances(path, wanted=classes), Path(root), {name: (name,) for name in classes})
+    if class_lists is None:
+        return source.images_by_class(names, LEAST_PIXELS)
+    given = read_class_lists(class_lists, source)
+    lists = {name: given[name] for name in names if name in given}
+    if not lists:
+        raise ClipSegError(f"{class_lists}: lists none of {', '.join(names)}; choose another fold or file")
+    return lists
 
 
-def annotation_file(root: str | Path, layout: str, *, split: str) -> Path:
-    """The annotation file of a split of COCO or LVIS.
+def _trained(source: CocoLabels, fold: int, class_lists: str | Path | None = None) -> dict[str, list[str]]:
+    """The images of the sixty classes that a fold does not hold out, without those that fewer than two images show.
 
     Raises:
-        ClipSegError: another layout, or no such split.
+        ClipSegError: none is left, or a file that does not fit.
     """
-    files = annotation_files(Path(root), {"coco": "instances_", "lvis": "lvis_v1_"}[layout])
-    if not files:
-        raise wrong_layout(Path(root), layout)
-    unlabelled = annotation_files(Path(root), {"coco": "image_info_", "lvis": "lvis_v1_image_info_"}[layout])
-    if split not in files and split in unlabelled:
-        raise ClipSegError(f"{unlabelled[split]}: split {split!r} has no ground truth; choose one of {', '.join(files)}")
-    if split not in files:
-        raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {', '.join(files)}")
-    return files[split]
+    held_out = coco20i_fold(fold)
+    lists = _lists(source, [name for name in COCO_CLASSES if name not in held_out], class_lists)
+    lists = {name: images for name, images in lists.items() if len(images) > 1}
+    if not lists:
+        raise ClipSegError(f"{class_lists or source.where}: no class of training has two images; choose another split or lists")
+    return lists
+
+
+def _drawn(source: CocoLabels, lists: Mapping[str, list[str]], *, count: int, seed: int) -> list[Episode]:
+    """`count` episodes whose masks have a pixel: what is listed may be hidden by smaller things."""
+    draws = draw_episodes(lists, np.random.default_rng(seed))
+    drawn: list[Episode] = []
+    for _ in range(10 * count):
+        episode = next(draws)
+        images = (episode.query, str(episode.support))
+        if all(source.read_masks(image_id, [episode.name])[0][0].any() for image_id in images):
+            drawn.append(episode)
+            if len(drawn) == count:
+                return drawn
+    raise ClipSegError(f"{source.where}: most images do not show the class they are listed for; take other lists or labels")

@@ -1,13 +1,13 @@
-"""Fixed tasks on whole images: this image, this class or prompt, shown by that support image; from a seed, or from a file.
+"""Fixed tasks on whole images: this image, this class or prompt, shown by that support image; drawn, or from a file.
 
 The reader of every benchmark whose masks belong to classes: Pascal-5i, COCO-20i, and the prompts on LVIS.
 """
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 
 ImageIdsByClass = Mapping[str, Sequence[str]]
+
+LEAST_PIXELS = 2048  # of a class in an image that is listed for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,10 @@ class Episode:
 
 class MaskSource(Protocol):
     """Photos with a mask for each of some names."""
+
+    @property
+    def image_ids(self) -> Collection[str]:
+        """The names of all photos."""
 
     def read_image(self, image_id: str) -> Tensor:
         """uint8 RGB `[3, H, W]`."""
@@ -53,6 +59,7 @@ class EpisodeReader(Dataset[Sample]):
     Attributes:
         image_ids: str `[I]`, the images of the items.
         episodes: as given.
+        about: as given.
 
     Raises:
         ClipSegError: there are no episodes.
@@ -75,7 +82,7 @@ class EpisodeReader(Dataset[Sample]):
             raise ClipSegError(f"seed={seed}; expected a whole number of at least 0")
         self.seed = seed
         self.visual_support = visual_support
-        self._about = dict(about)
+        self.about = dict(about)
         self.episodes = tuple(episodes)
         self._source = source
         self._keys = _keys(str(about["split"]), episodes)
@@ -110,18 +117,24 @@ class EpisodeReader(Dataset[Sample]):
         episode = self.episodes[number]
         seed = int(np.random.default_rng((self.seed, number)).integers(2**63))
         shown = self.visual_support and episode.support is not None
-        support = self._support(str(episode.support), episode.name) if shown else None
+        support = read_support(self._source, str(episode.support), episode.name) if shown else None
         return Task(key=self._keys[number], phrase=episode.name, mask=mask, group=episode.name, seed=seed, support=support)
-
-    def _support(self, image_id: str, name: str) -> Support:
-        (mask,), _ = self._source.read_masks(image_id, [name])
-        if not mask.any():
-            raise ClipSegError(f"support image {image_id}: its mask of {name!r} is empty; draw the episodes again")
-        return Support(image=self._source.read_image(image_id), mask=mask)
 
     def save(self, path: str | Path) -> None:
         """Write the episodes as JSON, under what they are of, so that a score can be repeated; `read_episodes` reads them."""
-        write_json(path, {**self._about, "seed": self.seed, "episodes": [asdict(episode) for episode in self.episodes]})
+        write_json(path, {**self.about, "seed": self.seed, "episodes": [asdict(episode) for episode in self.episodes]})
+
+
+def read_support(source: MaskSource, image_id: str, name: str) -> Support:
+    """The visual prompt that an image is for a name.
+
+    Raises:
+        ClipSegError: nothing of it is in the image, or a file is damaged or gone.
+    """
+    (mask,), _ = source.read_masks(image_id, [name])
+    if not mask.any():
+        raise ClipSegError(f"support image {image_id}: its mask of {name!r} is empty; draw the episodes again")
+    return Support(image=source.read_image(image_id), mask=mask)
 
 
 def _keys(split: str, episodes: Sequence[Episode]) -> list[str]:
@@ -145,67 +158,45 @@ def all_episodes(images_by_class: ImageIdsByClass) -> list[Episode]:
     return [Episode(query=image_id, name=name) for image_id, _, name in pairs]
 
 
-def with_supports(episodes: Sequence[Episode], images_by_class: ImageIdsByClass, *, seed: int, where: str) -> list[Episode]:
-    """The same episodes, each with another image of its class, drawn from `seed`.
-
-    Raises:
-        ClipSegError: a class has one image.
-    """
-    rng = np.random.default_rng(seed)
-    return [
-        Episode(query=episode.query, name=episode.name, support=others[int(rng.integers(len(others)))])
-        for episode in episodes
-        for others in [_others(episode, images_by_class, where)]
-    ]
-
-
-def _others(episode: Episode, images_by_class: ImageIdsByClass, where: str) -> list[str]:
-    others = [image_id for image_id in images_by_class[episode.name] if image_id != episode.query]
-    if not others:
-        raise _too_few(episode.name, where)
-    return others
-
-
-def draw_episodes(
-    images_by_class: ImageIdsByClass, is_empty: Callable[[str, str], bool], *, count: int, seed: int, where: str
-) -> list[Episode]:
-    """`count` episodes from `seed`: a class, and of the images that show it a query and another as support.
+def draw_episodes(images_by_class: ImageIdsByClass, rng: np.random.Generator) -> Iterator[Episode]:
+    """Draw without end: a class, then its query and another image as support, each as likely.
 
     Args:
-        images_by_class: name -> the images that show it.
-        is_empty: whether the mask of a name in an image has no pixel, as those of specks; such images are not drawn.
-        count: how many episodes.
-        seed: of all that is drawn.
-        where: how errors call the data.
-
-    Raises:
-        ClipSegError: a class has fewer than two images.
+        images_by_class: name -> the images that show it, at least two.
+        rng: source of the draws.
     """
-    rng = np.random.default_rng(seed)
     names = list(images_by_class)
-    episodes = []
-    for _ in range(count):
+    while True:
         name = names[int(rng.integers(len(names)))]
-        images = (images_by_class[name][i] for i in rng.permutation(len(images_by_class[name])).tolist())
-        drawn = [image_id for image_id, _ in zip((i for i in images if not is_empty(i, name)), range(2), strict=False)]
-        if len(drawn) < 2:
-            raise _too_few(name, where)
-        episodes.append(Episode(query=drawn[0], name=name, support=drawn[1]))
-    return episodes
+        images = images_by_class[name]
+        query = images[int(rng.integers(len(images)))]
+        yield Episode(query=query, name=name, support=draw_support(images, query, rng))
 
 
-def _too_few(name: str, where: str) -> ClipSegError:
+def draw_support(images: Sequence[str], query: str, rng: np.random.Generator) -> str:
+    """Draw one of `images` that is not the query, each as likely."""
+    support = query
+    while support == query:
+        support = images[int(rng.integers(len(images)))]
+    return support
+
+
+def too_few(name: str, where: str) -> ClipSegError:
+    """The error that a class cannot be shown by another image."""
     return ClipSegError(
         f"{where}: class {name!r} has fewer than two images, and so no support; leave it out or take more images"
     )
 
 
-def read_episodes(path: str | Path, images_by_class: ImageIdsByClass, about: Mapping[str, str | int]) -> list[Episode]:
-    """Read what `EpisodeReader.save` wrote.
+def read_episodes(
+    path: str | Path, source: MaskSource, names: Collection[str], about: Mapping[str, str | int]
+) -> list[Episode]:
+    """Read what `EpisodeReader.save` wrote, or somebody else's draws in the same form.
 
     Args:
-        path: the file.
-        images_by_class: name -> the images that show it; an episode of others does not fit the data.
+        path: the file. Images may be named with folder and ending.
+        source: must show what the episodes name.
+        names: the classes that may be asked for.
         about: what the file must say of itself, such as benchmark, split and fold.
 
     Raises:
@@ -219,21 +210,32 @@ def read_episodes(path: str | Path, images_by_class: ImageIdsByClass, about: Map
         if content.get(field) != value:
             found = reprlib.repr(content.get(field))
             raise ClipSegError(f"{path}: episodes of {field} {found}, but asked for is {value!r}; draw new ones")
-    shows = {name: frozenset(images) for name, images in images_by_class.items()}
-    return [_read_episode(entry, shows, f"{path}: episode {number}") for number, entry in enumerate(entries)]
+    return [_read_episode(entry, source, names, f"{path}: episode {number}") for number, entry in enumerate(entries)]
 
 
-def _read_episode(entry: Any, shows: Mapping[str, frozenset[str]], where: str) -> Episode:
-    if not isinstance(entry, dict) or entry.keys() != {"query", "name", "support"}:
+def _read_episode(entry: Any, source: MaskSource, names: Collection[str], where: str) -> Episode:
+    if not isinstance(entry, dict) or not {"query", "name", "support"} <= entry.keys():
         raise ClipSegError(f"{where}: expected an object of query, name and support; draw new episodes")
-    query, name, support = entry["query"], entry["name"], entry["support"]
-    if not isinstance(name, str) or name not in shows:
-        raise ClipSegError(f"{where}: class {reprlib.repr(name)} is none of {', '.join(shows)}; draw new episodes")
-    for role, image_id in (("query", query), ("support", support)):
-        if not isinstance(image_id, str) or image_id not in shows[name]:
-            raise ClipSegError(
-                f"{where}: {role} image {reprlib.repr(image_id)} does not show {name!r} in this data; draw new episodes"
-            )
+    name = entry["name"]
+    if not isinstance(name, str) or name not in names:
+        raise ClipSegError(f"{where}: class {reprlib.repr(name)} is none of {', '.join(names)}; draw new episodes")
+    query, support = (_shown(entry, role, source, name, where) for role in ("query", "support"))
     if query == support:
         raise ClipSegError(f"{where}: image {query!r} is its own support; draw new episodes")
     return Episode(query=query, name=name, support=support)
+
+
+def _shown(entry: Mapping[str, Any], role: str, source: MaskSource, name: str, where: str) -> str:
+    """The image of an entry, which must show `name`."""
+    image_id = as_image_id(entry[role])
+    if image_id not in source.image_ids:
+        raise ClipSegError(f"{where}: {role} image {reprlib.repr(entry[role])} is not in this split; draw new episodes")
+    (mask,), _ = source.read_masks(image_id, [name])
+    if not mask.any():
+        raise ClipSegError(f"{where}: {role} image {image_id!r} does not show {name!r}; draw new episodes")
+    return image_id
+
+
+def as_image_id(name: Any) -> str:
+    """The id of an image that a file names with or without folder and ending; what is no text names none."""
+    return PurePosixPath(name).stem if isinstance(name, str) else ""

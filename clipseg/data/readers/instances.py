@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg.data.annotations import PackedStrings
-from clipseg.data.layout import check_inside
+from clipseg.data.layout import annotation_files, check_inside, wrong_layout
 from clipseg.data.readers.segmentation import decode_segmentation, require_pycocotools
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
@@ -39,6 +39,7 @@ class InstanceTable:
         photos: I paths such as "val2014/COCO_val2014_000000000042.jpg".
         annotation_ids: int64 `[A]`.
         category: int64 `[A]`, index into `categories`.
+        areas: float64 `[A]`, pixels of each as annotated.
         segmentations: A pieces of JSON.
         starts: int64 `[I + 1]`: the annotations of image i are those from `starts[i]` to `starts[i + 1]`.
     """
@@ -50,6 +51,7 @@ class InstanceTable:
     photos: PackedStrings
     annotation_ids: NDArray[np.int64]
     category: NDArray[np.int64]
+    areas: NDArray[np.float64]
     segmentations: PackedStrings
     starts: NDArray[np.int64]
 
@@ -60,12 +62,30 @@ class InstanceTable:
         return decode_segmentation(json.loads(self.segmentations[annotation]), height, width, where=where)
 
 
-def read_instances(path: Path, *, wanted: Collection[str] | None = None) -> InstanceTable:
+def annotation_file(root: str | Path, layout: str, *, split: str) -> Path:
+    """The annotation file of a split of COCO or LVIS.
+
+    Raises:
+        ClipSegError: another layout, or no such split.
+    """
+    files = annotation_files(Path(root), {"coco": "instances_", "lvis": "lvis_v1_"}[layout])
+    if not files:
+        raise wrong_layout(Path(root), layout)
+    unlabelled = annotation_files(Path(root), {"coco": "image_info_", "lvis": "lvis_v1_image_info_"}[layout])
+    if split not in files and split in unlabelled:
+        raise ClipSegError(f"{unlabelled[split]}: split {split!r} has no ground truth; choose one of {', '.join(files)}")
+    if split not in files:
+        raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {', '.join(files)}")
+    return files[split]
+
+
+def read_instances(path: Path, *, wanted: Collection[str] | None = None, crowds: bool = True) -> InstanceTable:
     """Read an annotation file.
 
     Args:
         path: the file.
         wanted: keep only annotations of these categories; None: all.
+        crowds: keep those of many objects at once.
 
     Raises:
         ClipSegError: missing, cut off, or an entry is malformed; file and entry are named.
@@ -85,6 +105,8 @@ def read_instances(path: Path, *, wanted: Collection[str] | None = None) -> Inst
     if wanted is not None:
         kept = np.array([name in wanted for name in names])
         order = order[kept[category[order]]]
+    if not crowds:
+        order = np.array([i for i in order.tolist() if annotations[i].get("iscrowd") != 1], dtype=np.int64)
     return InstanceTable(
         path=path,
         categories=tuple(names),
@@ -93,6 +115,7 @@ def read_instances(path: Path, *, wanted: Collection[str] | None = None) -> Inst
         photos=PackedStrings(_photo(entry, path) for entry in images),
         annotation_ids=ids[order],
         category=category[order],
+        areas=np.array([_area(annotations[i], f"{path}: annotation {ids[i]}") for i in order.tolist()]),
         segmentations=PackedStrings(json.dumps(annotations[i].get("segmentation")) for i in order.tolist()),
         starts=np.searchsorted(image_of[order], np.arange(len(images) + 1)),
     )
@@ -129,6 +152,13 @@ def _links(entry: Any, position: Mapping[int, int], rank: Mapping[int, int], whe
     if image_id not in position or category_id not in rank:
         raise ClipSegError(f"{where}: image {image_id} or category {category_id} is not in the file; fetch it again")
     return annotation_id, position[image_id], rank[category_id]
+
+
+def _area(entry: Any, where: str) -> float:
+    area = entry.get("area")
+    if type(area) not in (int, float) or not 0 <= area <= LONGEST_SIDE**2:  # NaN fails too
+        raise ClipSegError(f"{where}: area is {reprlib.repr(area)}; expected a number of pixels")
+    return float(area)
 
 
 def _photo(entry: Any, path: Path) -> str:
@@ -168,6 +198,7 @@ class InstanceSource:
                 raise ClipSegError(f"{table.path}: category {category!r} does not exist in this file; fetch the published one")
         self._ranks = {name: np.array([rank[category] for category in categories]) for name, categories in names.items()}
         self._position = {str(image_id): number for number, image_id in enumerate(table.image_ids.tolist())}
+        self.image_ids = self._position
 
     def images_by_class(self) -> dict[str, list[str]]:
         """Name -> the images annotated with it."""
@@ -183,17 +214,7 @@ class InstanceSource:
         Raises:
             ClipSegError: the photo is missing, damaged, not of the annotated size, or a link that leaves the folder.
         """
-        number = self._position[image_id]
-        path = photo_path(self.root, self.table.photos[number])
-        check_inside(path, self.root)
-        image = read_image(path, exif=False)
-        height, width = self.table.sizes[number].tolist()
-        if tuple(image.shape[1:]) != (height, width):
-            size = f"{image.shape[2]}x{image.shape[1]}"
-            raise ClipSegError(
-                f"{path}: {size} pixels, but {self.table.path.name} says {width}x{height}; fetch the photo again"
-            )
-        return image
+        return read_photo(self.table, self._position[image_id], self.root)
 
     def read_mask(self, image_id: str, name: str) -> NDArray[np.uint8]:
         """The mask of a name, uint8 `[H, W]`."""
@@ -208,9 +229,21 @@ class InstanceSource:
         """A mask for each name, uint8 `[H, W]`; all pixels count."""
         return [torch.from_numpy(self.read_mask(image_id, name)) for name in names], None
 
-    def is_empty(self, image_id: str, name: str) -> bool:
-        """Whether the mask of a name has no pixel: objects smaller than one, or whose outlines enclose none."""
-        return not self.read_mask(image_id, name).any()
+
+def read_photo(table: InstanceTable, image: int, root: Path) -> Tensor:
+    """Photo number `image` of a table, uint8 RGB `[3, H, W]`.
+
+    Raises:
+        ClipSegError: it is missing, damaged, not of the annotated size, or a link that leaves the folder.
+    """
+    path = photo_path(root, table.photos[image])
+    check_inside(path, root)
+    pixels = read_image(path, exif=False)
+    height, width = table.sizes[image].tolist()
+    if tuple(pixels.shape[1:]) != (height, width):
+        size = f"{pixels.shape[2]}x{pixels.shape[1]}"
+        raise ClipSegError(f"{path}: {size} pixels, but {table.path.name} says {width}x{height}; fetch the photo again")
+    return pixels
 
 
 def photo_path(root: Path, photo: str) -> Path:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from clipseg.data.classes import LVIS_PROMPTS
 from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions
-from clipseg.data.readers.coco import annotation_file
 from clipseg.data.readers.episodes import EpisodeReader, all_episodes
 from clipseg.data.readers.instance_tasks import InstanceTasks
-from clipseg.data.readers.instances import InstanceSource, read_instances
+from clipseg.data.readers.instances import InstanceSource, annotation_file, read_instances
 from clipseg.errors import ClipSegError
 
 

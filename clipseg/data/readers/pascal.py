@@ -1,49 +1,55 @@
 """Pascal VOC 2012 as published (VOCdevkit) -> one-shot and text tasks of Pascal-5i, and label maps for zero-shot.
 
-Source: the paper, Sec. 4.2 and 4.3, Tab. 4, 5 and 7.
+Source: the paper, Sec. 4.2 and 4.3, Tab. 4, 5 and 7; docs/paper.md, Sec. 5, for what was run.
 """
 
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clipseg.data.classes import PASCAL_CLASSES, pascal5i_fold
+from clipseg.data.classes import PASCAL_CLASSES, VOC_NAMES, pascal5i_fold
 from clipseg.data.layout import check_inside, voc_folder, wrong_layout
-from clipseg.data.readers.episodes import EpisodeReader, all_episodes, read_episodes, with_supports
+from clipseg.data.readers.episodes import LEAST_PIXELS, Episode, EpisodeReader, read_episodes, too_few
+from clipseg.data.readers.label_maps import read_label_map
 from clipseg.errors import ClipSegError
 from clipseg.files import read_text
-from clipseg.image_io import open_pil, read_image
+from clipseg.image_io import read_image
 
 IGNORED = 255  # the label of the border around each object, and of what is hard to say
+RELEASED_SEED = 123
 
 
 class PascalSplit:
-    """The photos and label maps of one split; a `MaskSource` whose names are `PASCAL_CLASSES`.
+    """The photos and label maps of one split; a `MaskSource` whose names are `VOC_NAMES`.
 
     Args:
         root: the folder that holds VOC2012, or VOC2012 itself.
         split: train, val or trainval: a list under `ImageSets/Segmentation`.
+        augmented: take the labels of SegmentationClassAug, where there are any, and not VOC's own.
 
     Attributes:
         image_ids: in the order of the list.
+        label_folder: the name of the folder of label maps.
 
     Raises:
         ClipSegError: another layout, no such split, or a list that is malformed.
     """
 
-    def __init__(self, root: str | Path, split: str) -> None:
+    def __init__(self, root: str | Path, split: str, *, augmented: bool = False) -> None:
         self.root = Path(root)
         folder = voc_folder(self.root)
         if folder is None:
             raise wrong_layout(self.root, "pascal")
         self.folder = folder
         self.image_ids = _read_split(folder, split)
+        there = augmented and (folder / "SegmentationClassAug").is_dir()
+        self.label_folder = "SegmentationClassAug" if there else "SegmentationClass"
 
     def read_image(self, image_id: str) -> Tensor:
         """uint8 RGB `[3, H, W]`."""
@@ -59,42 +65,29 @@ class PascalSplit:
         """A label map, uint8 `[H, W]` of the photo's size: 0 background, 1 to 20 classes, 255 ignored.
 
         Raises:
-            ClipSegError: missing or damaged, in colours, with other values, not of the photo's size, or a link that leaves the
-                folder.
+            ClipSegError: as `read_label_map`.
         """
-        path = self.folder / "SegmentationClass" / f"{image_id}.png"
-        check_inside(path, self.root)
-        if not path.exists():
-            raise ClipSegError(f"{path}: no such label map; fetch it (VOC's test has none: choose train, val or trainval)")
-        labels = _read_palette(path)
-        wrong = labels[(labels > len(PASCAL_CLASSES)) & (labels != IGNORED)]
-        if len(wrong):
-            raise ClipSegError(f"{path}: label value {wrong[0]}; expected 0 to {len(PASCAL_CLASSES)} and {IGNORED}")
-        with open_pil(self.photo_path(image_id)) as photo:
-            width, height = photo.size
-        if labels.shape != (height, width):
-            size = f"{labels.shape[1]}x{labels.shape[0]}"
-            raise ClipSegError(f"{path}: {size} pixels, but its photo has {width}x{height}; fetch both again")
-        return torch.from_numpy(labels)
+        path = self.folder / self.label_folder / f"{image_id}.png"
+        return read_label_map(path, self.root, self.photo_path(image_id), most=len(PASCAL_CLASSES), also=(IGNORED,))
 
     def read_masks(self, image_id: str, names: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """A mask for each class, uint8 `[H, W]`, and where pixels count."""
         labels = self.read_labels(image_id)
-        masks = [(labels == PASCAL_CLASSES.index(name) + 1).byte() for name in names]
+        masks = [(labels == VOC_NAMES.index(name) + 1).byte() for name in names]
         return masks, (labels != IGNORED).byte()
 
-    def images_by_class(self, classes: Sequence[str]) -> dict[str, list[str]]:
-        """Class -> the images that show it, from all label maps (some seconds for the real data set).
+    def pixels_of_class(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Image -> the names it shows, in their order, and the pixels of each; from all label maps, which takes some seconds.
 
         Raises:
-            ClipSegError: Pascal VOC has no such class, or a label map cannot be read.
+            ClipSegError: a label map cannot be read.
         """
-        unknown = [name for name in classes if name not in PASCAL_CLASSES]
-        if unknown:
-            raise ClipSegError(f"class {unknown[0]!r} unknown; expected one of {', '.join(PASCAL_CLASSES)}")
-        shown = {image_id: set(self.read_labels(image_id).unique().tolist()) for image_id in self.image_ids}
-        labels = {name: PASCAL_CLASSES.index(name) + 1 for name in classes}
-        return {name: [image_id for image_id in self.image_ids if label in shown[image_id]] for name, label in labels.items()}
+        labels = [VOC_NAMES.index(name) + 1 for name in names]
+        found = {}
+        for image_id in self.image_ids:
+            pixels = np.bincount(self.read_labels(image_id).numpy().ravel(), minlength=256)
+            found[image_id] = {name: int(pixels[label]) for name, label in zip(names, labels, strict=True) if pixels[label]}
+        return found
 
 
 def _read_split(folder: Path, split: str) -> list[str]:
@@ -112,60 +105,72 @@ def _read_split(folder: Path, split: str) -> list[str]:
     return image_ids
 
 
-def _read_palette(path: Path) -> np.ndarray:
-    with open_pil(path) as image:
-        if image.mode not in ("P", "L"):
-            raise ClipSegError(f"{path}: a picture of mode {image.mode}; expected VOC's palette PNG, whose values are labels")
-        try:
-            return np.array(image)
-        # Decoders raise whatever they meet in damaged bytes; all of it means the same to a caller.
-        except Exception as error:
-            raise ClipSegError(f"{path}: truncated or damaged ({error}); fetch the file again") from error
-
-
-def pascal_text(root: str | Path, *, split: str = "val", classes: Sequence[str], seed: int = 0) -> EpisodeReader:
-    """Pascal-5i by text: each image and each of `classes` it shows is a task, its phrase the class's name (Tab. 7).
-
-    Args:
-        root: the folder that holds VOC2012.
-        split: of the images.
-        classes: such as `pascal5i_fold(fold)`.
-        seed: of the choices of prompts.
-
-    Raises:
-        ClipSegError: another layout, no such split or class, or damaged label maps.
-    """
-    source = PascalSplit(root, split)
-    about: dict[str, str | int] = {"benchmark": "pascal5i", "split": split}
-    return EpisodeReader(source, all_episodes(source.images_by_class(classes)), about=about, seed=seed, visual_support=False)
-
-
-def pascal_one_shot(
-    root: str | Path, *, split: str = "val", fold: int, seed: int = 0, episodes: str | Path | None = None
+def pascal5i(
+    root: str | Path,
+    *,
+    split: str = "val",
+    fold: int,
+    visual_support: bool,
+    seed: int = 0,
+    episodes: str | Path | None = None,
 ) -> EpisodeReader:
-    """Pascal-5i one-shot: the tasks of `pascal_text`, each with a random other image of its class as support (Tab. 5).
+    """Pascal-5i: each image with classes of the fold is asked for one of them, by another image (Tab. 5) or by name (Tab. 7).
 
     Args:
         root: the folder that holds VOC2012.
         split: of queries and supports.
         fold: 0 to 3.
-        seed: of the supports.
+        visual_support: give each task its support (one-shot) or not (text): the same draws.
+        seed: of the draws; 0 gives the released ones.
         episodes: a file of `EpisodeReader.save`, whose episodes are used instead.
 
     Raises:
         ClipSegError: another layout, no such split or fold, a class with one image, damaged label maps, or episodes that do
             not fit.
     """
-    source = PascalSplit(root, split)
-    images_by_class = source.images_by_class(pascal5i_fold(fold))
+    source = PascalSplit(root, split, augmented=True)
+    names = [VOC_NAMES[PASCAL_CLASSES.index(name)] for name in pascal5i_fold(fold)]
     about: dict[str, str | int] = {"benchmark": "pascal5i", "split": split, "fold": fold}
     if episodes is not None:
-        drawn = read_episodes(episodes, images_by_class, about)
+        drawn = read_episodes(episodes, source, names, about)
+        about["drawn"] = f"by others: {Path(episodes).name}"
     else:
-        drawn = with_supports(
-            all_episodes(images_by_class), images_by_class, seed=seed, where=f"{source.folder}, split {split}"
-        )
-    return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=True)
+        where = f"{source.folder}, split {split}"
+        drawn = draw_as_released(source.pixels_of_class(names), names, random.Random(RELEASED_SEED + seed), where=where)
+        about["drawn"] = f"from classes of at least {LEAST_PIXELS} pixels"
+    about["labels"] = source.label_folder
+    return EpisodeReader(source, drawn, about=about, seed=seed, visual_support=visual_support)
+
+
+def draw_as_released(
+    pixels: Mapping[str, Mapping[str, int]], names: Sequence[str], rng: random.Random, *, where: str
+) -> list[Episode]:
+    """Draw an episode for each image in which a class has `LEAST_PIXELS`, in the order of the images.
+
+    The class is one of those present, of any size. One number is drawn for nothing, as released.
+
+    Args:
+        pixels: image -> the names it shows, in the order of `names`, and the pixels of each.
+        names: of the fold.
+        rng: source of the draws.
+        where: how errors call the data.
+
+    Raises:
+        ClipSegError: a class that is drawn can be shown by no other image.
+    """
+    supports = {name: [i for i, shown in pixels.items() if shown.get(name, 0) >= LEAST_PIXELS] for name in names}
+    episodes = []
+    for query in (image_id for image_id, shown in pixels.items() if max(shown.values(), default=0) >= LEAST_PIXELS):
+        present = list(pixels[query])
+        name = present[rng.randint(1, len(present)) - 1]
+        if not set(supports[name]) - {query}:
+            raise too_few(name, where)
+        rng.randint(1, len(supports[name]))
+        support = query
+        while support == query:
+            support = supports[name][rng.randint(1, len(supports[name])) - 1]
+        episodes.append(Episode(query=query, name=name, support=support))
+    return episodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from clipseg.errors import ClipSegError
+from clipseg.files import write_json
 from clipseg.measure.results import Results
 from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
@@ -23,6 +24,7 @@ from clipseg.studies.prompt_forms.numbers import (
     FormComparison,
     compare_forms,
     format_forms,
+    forms_metrics,
     write_forms_report,
 )
 
@@ -58,7 +60,7 @@ class PromptForms:
         began = time.perf_counter()
         measured = self.evaluation
         model, items = measured.model.eval(), range(len(measured.data))
-        conditions = {name: Conditioner(settings, resize=measured.resize) for name, settings in self.forms.items()}
+        conditions = {name: Conditioner(settings) for name, settings in self.forms.items()}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.forms}
         device = next(model.decoder.parameters()).device
         left_out: list[str] = []
@@ -69,7 +71,7 @@ class PromptForms:
         total = -(-len(items) // measured.processes.world_size)
         for batch in tqdm(batches, total=total, unit="image", desc=progress, disable=None if shown else True, leave=False):
             asked = (condition(model, batch) for condition in conditions.values())
-            maps = answers(model, batch.images, asked, batch.image_index, resize=measured.resize)
+            maps = answers(model, batch.images, asked, batch.image_index)
             for name, probabilities in zip(conditions, maps, strict=True):
                 rows[name].append(measured.measure(batch, probabilities))
         return {
@@ -80,10 +82,11 @@ class PromptForms:
         }
 
     def write(self, folder: Path, comparison: FormComparison) -> None:
-        """Write a results folder a form, and those of their comparison with a page."""
+        """Write a results folder a form, and `metrics.json`, `provenance.json` and `report.html` of their comparison."""
         for name, results in comparison.forms.items():
             results.save(folder / name)
-        comparison.save(folder)
+        write_json(folder / "metrics.json", forms_metrics(comparison))
+        write_json(folder / "provenance.json", dict(self.evaluation.provenance))
         write_forms_report(folder, comparison)
 
 
@@ -98,6 +101,6 @@ def prompt_forms(job: Job) -> None:
     study = PromptForms(evaluation=evaluation_of(job, phrasecut_data(job)), forms=FORMS)
     forms = study.run(progress=f"evaluating {job.config.split}")
     if job.processes.is_main:
-        comparison = compare_forms(forms, provenance=study.evaluation.provenance, seed=job.config.seed)
+        comparison = compare_forms(forms, seed=job.config.seed)
         study.write(job.folder, comparison)
         print(format_forms(comparison))

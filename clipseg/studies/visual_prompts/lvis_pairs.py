@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg.data.readers.coco import annotation_file
-from clipseg.data.readers.instances import InstanceSource, InstanceTable, photo_path, read_instances
+from clipseg.data.readers.instances import InstanceSource, InstanceTable, annotation_file, photo_path, read_instances
 from clipseg.data.readers.lvis import natural_name
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json

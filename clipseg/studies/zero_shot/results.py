@@ -17,7 +17,6 @@ from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 from clipseg.measure.page import page_title, write_page
 from clipseg.measure.paper import paper_beside
-from clipseg.measure.results import SavedResults
 from clipseg.measure.tables import monospaced
 from clipseg.studies.zero_shot.label_maps import LabelMaps, legend
 from clipseg.studies.zero_shot.numbers import class_iou, figures_as_scored, zero_shot_summary
@@ -43,7 +42,7 @@ COLUMNS = ("percent", "ours", "paper")
 
 
 @dataclass(frozen=True, eq=False)
-class MulticlassResults(SavedResults):
+class MulticlassResults:
     """The counts of one evaluation.
 
     Attributes:
@@ -98,15 +97,16 @@ class MulticlassResults(SavedResults):
             if name in figures
         ]
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: Path) -> None:
         """Write `confusion.json`, `provenance.json` and `metrics.json` into `folder`."""
         counts = {"names": self.names, "unseen": self.unseen, "rows_are_truth": self.matrix.tolist()}
         counts |= {"images": self.images, "seconds": self.seconds}
-        write_json(Path(folder) / CONFUSION_FILE, counts)
-        super().save(folder)
+        write_json(folder / CONFUSION_FILE, counts)
+        write_json(folder / "provenance.json", dict(self.provenance))
+        write_json(folder / "metrics.json", self.metrics())
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "MulticlassResults":
+    @staticmethod
+    def load(folder: str | Path) -> "MulticlassResults":
         """Read a results folder.
 
         Raises:

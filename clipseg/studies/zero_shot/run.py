@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from clipseg.data.classes import PASCAL_CLASSES, PASCAL_PROMPTS, unseen_classes
+from clipseg.data.classes import PASCAL_CLASSES, VOC_NAMES, unseen_classes
 from clipseg.data.readers.pascal import LabelledImage, PascalZeroShot
 from clipseg.data.sampling import shard
 from clipseg.files import write_json
@@ -29,7 +29,7 @@ from clipseg.studies.zero_shot.results import MulticlassResults, format_multicla
 from clipseg.studies.zero_shot.settings import ZeroShotKeys
 
 NAMES = ("background", *PASCAL_CLASSES)
-PROMPTS = tuple(PASCAL_PROMPTS.get(name, name) for name in NAMES)
+PROMPTS = ("background", "airplane", *VOC_NAMES[1:])  # as released
 SHOWN = 6  # images of each kind in the report
 
 
