@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # Windows takes these for devices, whatever follows the first dot.
@@ -16,14 +16,19 @@ def slug(text: str, empty: str, length: int) -> str:
     return f"{short}_" if short.lower() in _DEVICES else short or empty
 
 
-def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """A name for each photo, in order; those that would share one, upper and lower case aside, are numbered."""
-    taken: set[str] = set()
+def unique_stems(paths: Iterable[str], known: Mapping[str, str]) -> list[str]:
+    """Return a name for each photo, in order; those that would share one, upper and lower case aside, are numbered.
+
+    Args:
+        paths: of the photos.
+        known: the names that are given already, by path; they stay, and nobody else gets them.
+    """
+    taken = {stem.lower() for stem in known.values()}
     stems = []
     for path in paths:
-        base = stem = slug(path.stem, "image", 80)
+        base = stem = known.get(path, slug(Path(path).stem, "image", 80))
         number = 1
-        while stem.lower() in taken:
+        while path not in known and stem.lower() in taken:
             number += 1
             stem = f"{base}-{number}"
         taken.add(stem.lower())

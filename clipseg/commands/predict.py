@@ -1,13 +1,16 @@
 """`clipseg predict IMAGE|FOLDER PROMPT …`: probability maps, masks, an overlay figure and a line of numbers for each photo."""
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +19,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.commands.file_names import slug, unique_stems
+from clipseg.commands.prediction_lines import PredictionLines, image_key
 from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write
+from clipseg.files import atomic_write, locked
 from clipseg.image_io import SUFFIXES, read_image
+from clipseg.network.backbone import weights_checksum
+from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
-from clipseg.prompts.support import Prompt, VisualPrompt
+from clipseg.prompts.support import VisualPrompt
 from clipseg.run.distributed import choose_device
+from clipseg.run.interruption import Interruption, stoppable
 from clipseg.segmenter import Segmenter
 
-LINES = "predictions.jsonl"
+# The last two cannot be read, which is to be told.
+PHOTOS = SUFFIXES | {".heic", ".heif"}
+TELL_EVERY_S = 10  # into a log, where no bar is drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   NAME.0_PROMPT.mask.png   white where the probability is above the threshold
   NAME.overlay.png         the photo, the heat map of each prompt and its cut
 and predictions.jsonl, one line a photo: for each prompt the area (a part of the image), the box
-[x0, y0, x1, y1] in pixels, and the mean probability."""
+[x0, y0, x1, y1] in pixels, and the mean probability. A later call into DIR adds lines, and replaces
+those of the same photos."""
     parser.epilog = """examples:
   clipseg predict photo.jpg "a dog" sky
   clipseg predict photos/ car --minus "red car" --threshold 0.4 --out masks
   clipseg predict photo.jpg --support other_photo.jpg its_mask.png"""
-    parser.add_argument("image", metavar="IMAGE|FOLDER", help="a photo, or a folder of them; more photos may follow the first")
+    parser.add_argument("image", metavar="IMAGE|FOLDER", help="a photo, or a folder of them; more may follow the first")
     parser.add_argument("rest", metavar="PROMPT", nargs="*", help="what to segment, each a text")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text that is named like a file, such as 'AC/DC logo'; may be given again",
+    )
     parser.add_argument(
         "--support",
         nargs=2,
@@ -75,6 +92,7 @@ and predictions.jsonl, one line a photo: for each prompt the area (a part of the
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), metavar="DIR", help="where the files go (default: %(default)s)"
     )
+    parser.add_argument("--resume", action="store_true", help="skip photos of which DIR holds the answers to the same question")
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda:1, … (default: %(default)s, a GPU where there is one)"
     )
@@ -109,54 +127,109 @@ class _Question:
 def run(arguments: argparse.Namespace) -> int:
     """Segment every photo; an unreadable one is named and skipped, and makes the status 1."""
     images, texts = _split([arguments.image, *arguments.rest])
+    texts += arguments.prompt
     if not texts and not arguments.support:
-        raise ClipSegError(f"no prompt for {images[0]}; add a text after the image, or --support IMAGE MASK")
-    if any(image.resolve().parent == arguments.out.resolve() for image in images):
+        raise ClipSegError(f"no prompt for {arguments.image}; add a text after the image, or --support IMAGE MASK")
+    if any(os.path.dirname(os.path.realpath(image)) == os.path.realpath(arguments.out) for image in images.values()):
         raise ClipSegError(f"--out {arguments.out}: holds the photos themselves; choose another folder")
-    prompts: list[Prompt] = [*texts, *(VisualPrompt(image, mask) for image, mask in arguments.support), *arguments.minus]
-    segment = Segmenter(load(arguments.weights, device=choose_device(arguments.device)))
-    names = [*texts, *(Path(image).stem for image, _ in arguments.support)]
-    question = _Question(segment.embed(prompts), names, arguments.minus, arguments.join, arguments.threshold)
-    skipped = 0
-    bar = tqdm(total=len(images), unit="photo", disable=None if len(images) > 1 else True)
-    with bar, atomic_write(arguments.out / LINES, "w") as lines:
-        for image, stem in zip(images, unique_stems(images), strict=True):
-            try:
-                _answer(segment, question, image, out=arguments.out, stem=stem, lines=lines)
-            except _Unreadable as error:
-                skipped += 1
-                tqdm.write(f"skipped: {error}", file=sys.stderr)
-            bar.update()
-    print(f"{len(images) - skipped} of {len(images)} photos segmented into {arguments.out}")
+    supports = [VisualPrompt(image, mask) for image, mask in arguments.support]
+    with stoppable("the same command with --resume goes on") as interruption:
+        segment = Segmenter(load(arguments.weights, device=choose_device(arguments.device)))
+        question = _Question(
+            conditions=segment.embed([*texts, *supports, *arguments.minus]),
+            names=[*texts, *(Path(image).stem for image, _ in arguments.support)],
+            minus=arguments.minus,
+            joined=arguments.join,
+            threshold=arguments.threshold,
+        )
+        asked = _fingerprint(question, supports, segment.model)
+        with locked(arguments.out):
+            return _segment_each(images, segment, question, asked, arguments, interruption)
+
+
+def _fingerprint(question: _Question, supports: Sequence[VisualPrompt], model: CLIPSeg) -> str:
+    """What tells this question to this model from others."""
+    asked = [question.names, question.minus, question.joined, question.threshold, weights_checksum(model.decoder)]
+    digest = hashlib.sha256(json.dumps(asked).encode())
+    for support in supports:
+        digest.update(support.image.numpy().tobytes() + support.mask.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _segment_each(
+    images: Mapping[str, Path],
+    segment: Segmenter,
+    question: _Question,
+    asked: str,
+    arguments: argparse.Namespace,
+    interruption: Interruption,
+) -> int:
+    """Segment the images that are to be, and say of how many there are answers, however it ends."""
+    lines = PredictionLines(arguments.out)
+    stems = dict(zip(images, unique_stems(images, lines.stems()), strict=True))
+    left = [key for key in images if not (arguments.resume and lines.answers(key, asked))]
+    answered, skipped, told = len(images) - len(left), 0, time.monotonic()
+    bar = tqdm(total=len(images), initial=answered, unit="photo", disable=None if len(images) > 1 else True)
+    try:
+        with bar:
+            for key in left:
+                if interruption.received:
+                    raise interruption.stopped()
+                try:
+                    with interruption.deferred():
+                        found = _answer(segment, question, images[key], out=arguments.out, stem=stems[key])
+                        lines.add({"image": key, "question": asked, **found})
+                    answered += 1
+                except _Unreadable as error:
+                    skipped += 1
+                    tqdm.write(f"skipped: {error}", file=sys.stderr)
+                bar.update()
+                if not sys.stderr.isatty() and time.monotonic() - told >= TELL_EVERY_S:
+                    told = time.monotonic()
+                    print(f"{answered + skipped} of {len(images)} photos", file=sys.stderr, flush=True)
+        lines.tidy()
+    finally:
+        print(f"{answered} of {len(images)} photos segmented into {arguments.out}")
     return 1 if skipped else 0
 
 
-def _split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The photos and the prompts. After the first image, a text is one more if it is named like an image and is there."""
-    first = Path(inputs[0])
-    count = 1
-    if first.is_dir():
-        images = sorted(path for path in first.iterdir() if _is_photo(path) and not path.name.startswith("."))
-        if not images:
-            raise ClipSegError(f"{first}: no photos in this folder; its own folders are not searched")
-        return images, list(inputs[1:])
-    if not first.exists():
-        raise ClipSegError(f"{first}: no such image or folder; the image comes first, then the prompts")
-    while count < len(inputs) and _is_photo(Path(inputs[count])):
-        count += 1
-    return [Path(text) for text in inputs[:count]], list(inputs[count:])
+def _split(inputs: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """The photos, of folders too, by what their lines call them, and the prompts after them; what may be either is refused."""
+    sources: list[str] = []
+    texts: list[str] = []
+    for text in inputs:
+        looks_like_path = "/" in text or os.path.splitext(text)[1].lower() in PHOTOS
+        if os.path.exists(text) or looks_like_path or not sources:
+            if not os.path.lexists(text):
+                raise ClipSegError(
+                    f"{text}: no such image or folder; they come first, then the prompts (--prompt {text!r} if it is one)"
+                )
+            if texts:
+                raise ClipSegError(f"{text}: images and folders come before the prompts (--prompt {text!r} if it is one)")
+            if sources and not looks_like_path:
+                raise ClipSegError(f"{text}: is there as a file or folder; write ./{text} to mean it, or --prompt {text!r}")
+            sources.append(text)
+        else:
+            texts.append(text)
+    images = [image for source in map(Path, sources) for image in (_photos_in(source) if source.is_dir() else [source])]
+    return {image_key(image): image for image in images}, texts
 
 
-def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _photos_in(folder: Path) -> list[Path]:
+    found = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in PHOTOS and path.name[0] != "." and not path.is_dir()
+    )
+    if not found:
+        raise ClipSegError(f"{folder}: no photos in this folder; its own folders are not searched")
+    return found
 
 
 class _Unreadable(Exception):
     """A photo that cannot be read, as against a disk that is full."""
 
 
-def _answer(segment: Segmenter, question: _Question, path: Path, *, out: Path, stem: str, lines: IO[str]) -> None:
-    """Segment one photo and write its files and its line."""
+def _answer(segment: Segmenter, question: _Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
+    """Segment one photo and write its files; the rest of its line."""
     try:
         image = read_image(path)
     except ClipSegError as error:
@@ -176,8 +249,7 @@ def _answer(segment: Segmenter, question: _Question, path: Path, *, out: Path, s
     with atomic_write(out / f"{stem}.overlay.png") as file:
         file.write(overlay_figure(image, maps, titles, threshold=question.threshold))
     size = {"height": image.shape[1], "width": image.shape[2]}
-    line = {"image": str(path), **size, "threshold": question.threshold, "prompts": found, "overlay": f"{stem}.overlay.png"}
-    lines.write(json.dumps(line, allow_nan=False) + "\n")
+    return {**size, "threshold": question.threshold, "prompts": found, "overlay": f"{stem}.overlay.png"}
 
 
 def _combine(probabilities: Tensor, question: _Question) -> Tensor:

@@ -1,6 +1,8 @@
 """The command line, in this process: what it writes, what it says, and its exit status."""
 
+import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 
 from clipseg import Mix, Segmenter, VisualPrompt, create_model, load
 from clipseg.__main__ import COMMANDS, main
+from clipseg.commands import predict
 from clipseg.commands.file_names import slug, unique_stems
 from clipseg.network.weights import save_release
 
@@ -57,10 +60,8 @@ def read_map(folder, line, index=0):
 
 def test_predict_writes_maps_masks_figure_and_numbers(weights, photos, tmp_path, capsys):
     out, photo = tmp_path / "out", photos / "a dog.png"
-    assert (
-        main(["predict", str(photo), "a dog", "Straße/../../x", "--weights", weights, "--threshold", "0.4", "--out", str(out)])
-        == 0
-    )
+    options = ["--weights", weights, "--threshold", "0.4", "--out", str(out)]
+    assert main(["predict", str(photo), "a dog", "--prompt", "Straße/../../x", *options]) == 0
     (line,) = read_lines(out)
     assert {key: line[key] for key in ("image", "height", "width", "threshold")} == {
         "image": str(photo),
@@ -137,11 +138,158 @@ def test_support_images(weights, photos, tmp_path, capsys):
     assert "its image" in capsys.readouterr().err
 
 
-def test_several_images_before_the_prompts(weights, photos, tmp_path):
+def test_several_images_and_folders_before_the_prompts(weights, photos, tmp_path, monkeypatch):
+    (photos / "broken.jpg").unlink()
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "more" / "one.bmp")
+    monkeypatch.chdir(tmp_path)
+    images = ["photos/a dog.png", "photos/", "./more"]
+    assert main(["predict", *images, "sky", "--prompt", "nowhere.png", "--weights", weights]) == 0
+    lines = read_lines(Path("predictions"))
+    assert [[found["prompt"] for found in line["prompts"]] for line in lines] == [["sky", "nowhere.png"]] * 3
+    expected = [photos / "a dog.png", photos / "A-dog.jpg", tmp_path / "more" / "one.bmp"]
+    assert [line["image"] for line in lines] == list(map(str, expected))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["b_typo.jpg", "dog"], "b_typo.jpg: no such image or folder"),
+        (["fotos/", "dog"], "fotos/: no such image or folder"),
+        (["no/where", "dog"], "no/where: no such image or folder"),
+        (["photo.HEIC", "dog"], "photo.HEIC: no such image or folder"),
+        (["photos", "dog"], "photos: is there as a file or folder; write ./photos to mean it, or --prompt 'photos'"),
+        (["notes", "dog"], "notes: is there as a file"),
+        (["dog", "photos/a dog.png"], "photos/a dog.png: images and folders come before the prompts"),
+        (["dog", "cat.jpg"], "cat.jpg: no such image"),
+        (["photos/a dog.png"], "no prompt"),
+        (["photos/more.png/", "dog"], "no photos in this folder"),
+    ],
+)
+def test_what_looks_like_a_path_is_no_prompt(weights, photos, tmp_path, monkeypatch, capsys, texts, message):
+    monkeypatch.chdir(tmp_path)
+    Path("notes").write_text("")
+    assert main(["predict", "photos/A-dog.jpg", *texts, "--weights", weights]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not Path("predictions").exists()
+
+
+def test_links_and_formats_that_cannot_be_read_are_named(weights, photos, tmp_path, capsys):
+    (photos / "loop.jpg").symlink_to("loop.jpg")
+    (photos / "gone.jpg").symlink_to("nowhere.jpg")
+    (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert main(["predict", str(photos), "sky", "--weights", weights, "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "2 of 6 photos" in printed.out
+    assert "gone.jpg: no such image" in printed.err
+    assert "loop.jpg" in printed.err
+    assert "phone.HEIC: HEIC, which is not read here; convert it to JPEG" in printed.err
+
+
+def test_a_later_call_adds_and_replaces_by_image(weights, photos, tmp_path):
     out = tmp_path / "out"
-    images = [str(photos / "a dog.png"), str(photos / "A-dog.jpg")]
-    assert main(["predict", *images, "sky", "nowhere.png", "--weights", weights, "--out", str(out)]) == 0
-    assert [[found["prompt"] for found in line["prompts"]] for line in read_lines(out)] == [["sky", "nowhere.png"]] * 2
+    (photos / "more.png" / "a dog.png").write_bytes((photos / "a dog.png").read_bytes())
+    options = ["--weights", weights, "--out", str(out)]
+    one, two, other = (str(photos / name) for name in ("a dog.png", "A-dog.jpg", "more.png/a dog.png"))
+    assert main(["predict", one, "sky", *options]) == 0
+    assert main(["predict", two, "sky", *options]) == 0
+    assert main(["predict", str(photos / "broken.jpg"), "sky", *options]) == 1
+    assert main(["predict", other, one, "sun", *options]) == 0
+    lines = read_lines(out)
+    assert {line["image"]: line["prompts"][0]["prompt"] for line in lines} == {one: "sun", two: "sky", other: "sun"}
+    assert len(lines) == 3
+    assert {line["image"]: line["overlay"] for line in lines} == {
+        one: "a-dog.overlay.png",
+        two: "A-dog-2.overlay.png",
+        other: "a-dog-3.overlay.png",
+    }
+    assert len({line["prompts"][0]["mask"].lower() for line in lines}) == 3
+
+
+def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_path, monkeypatch, capsys):
+    out, asked = tmp_path / "out", []
+    answer = predict._answer
+    monkeypatch.setattr(predict, "_answer", lambda *args, **options: asked.append(args[2].name) or answer(*args, **options))
+    (photos / "broken.jpg").unlink()
+
+    def call(*arguments):
+        asked.clear()
+        assert main(["predict", str(photos), *arguments, "--weights", weights, "--out", str(out)]) == 0
+        assert "2 of 2 photos" in capsys.readouterr().out
+        return asked
+
+    assert call("sky") == ["A-dog.jpg", "a dog.png"]
+    assert call("sky", "--resume") == []
+    next(out.glob("a-dog*.mask.png")).unlink()
+    assert call("sky", "--resume") == ["a dog.png"]
+    for other in (["sun"], ["sun", "--minus", "sky"], ["sun", "--threshold", "0.5"], ["sun", "sky"], ["sun", "sky", "--join"]):
+        assert call(*other, "--resume") == ["A-dog.jpg", "a dog.png"]
+        assert call(*other, "--resume") == []
+    assert call("sun") == ["A-dog.jpg", "a dog.png"]
+    assert len(read_lines(out)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_photo_and_nothing_is_lost(weights, photos, tmp_path, monkeypatch, capsys, number):
+    (photos / "broken.jpg").unlink()
+    answer = predict._answer
+    monkeypatch.setattr(predict, "_answer", lambda *args, **options: signal.raise_signal(number) or answer(*args, **options))
+    arguments = ["predict", str(photos), "sky", "--weights", weights, "--out", str(tmp_path / "out")]
+    assert main(arguments) == 75
+    printed = capsys.readouterr()
+    assert "1 of 2 photos segmented" in printed.out
+    assert printed.err == f"stopped by {signal.Signals(number).name}; the same command with --resume goes on\n"
+    assert [Path(line["image"]).name for line in read_lines(tmp_path / "out")] == ["A-dog.jpg"]
+    monkeypatch.setattr(predict, "_answer", answer)
+    assert main([*arguments, "--resume"]) == 0
+    assert len(read_lines(tmp_path / "out")) == 2
+
+
+def test_a_full_disk_keeps_what_was_written(weights, photos, tmp_path, monkeypatch, capsys):
+    (photos / "broken.jpg").unlink()
+    out = tmp_path / "out"
+
+    def full(path, pixels):
+        if path.name.startswith("a-dog"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, pixels)
+
+    write = predict._write_png
+    monkeypatch.setattr(predict, "_write_png", full)
+    arguments = ["predict", str(photos), "sky", "--weights", weights, "--out", str(out)]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "1 of 2 photos segmented" in printed.out
+    assert "free the space" in printed.err
+    (line,) = read_lines(out)
+    with (out / "predictions.jsonl").open("a") as file:
+        file.write('{"image": "cut off')
+    monkeypatch.setattr(predict, "_write_png", write)
+    assert main([*arguments, "--resume"]) == 0
+    assert read_lines(out)[0] == line
+    assert len(read_lines(out)) == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["hello\n", "[]\n", "{}\n", '{"image": "a", "overlay": "../x.overlay.png", "prompts": []}\n', "\n", "\xff\n"]
+)
+def test_a_file_that_is_not_its_own_is_left_alone(weights, photos, tmp_path, capsys, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.jsonl").write_bytes(content.encode("latin-1"))
+    assert main(["predict", str(photos), "sky", "--weights", weights, "--out", str(out)]) == 2
+    assert "predictions.jsonl" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["predictions.jsonl"]
+    assert (out / "predictions.jsonl").read_bytes() == content.encode("latin-1")
+
+
+def test_a_log_hears_of_progress(weights, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "TELL_EVERY_S", 0)
+    main(["predict", str(photos), "sky", "--weights", weights, "--out", str(tmp_path / "out")])
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("skipped")]
+    assert told == ["1 of 3 photos", "2 of 3 photos", "3 of 3 photos"]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +394,7 @@ def test_file_names_are_sane_whatever_the_text(text, length):
 
 @given(st.lists(st.sampled_from(["a.jpg", "A.png", "a-2.jpg", "ä.jpg", "x/a.jpg", "..", "con.jpg", "a:b.jpg"]), max_size=12))
 def test_names_never_collide(names):
-    stems = unique_stems([Path(name) for name in names])
-    assert len({stem.lower() for stem in stems}) == len(names)
+    stems = unique_stems(names, {"x/old.jpg": "A-3"})
+    assert len({stem.lower() for stem in [*stems, "a-3"]}) == len(names) + 1
     assert "con" not in stems
+    assert unique_stems(["y/old.jpg", "x/old.jpg"], {"x/old.jpg": "old"}) == ["old-2", "old"]
