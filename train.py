@@ -80,7 +80,7 @@ def train(config: TrainConfig) -> None:
             steps=config.training.steps,
             start=state["step"] if state else 0,
             every=config.training.log_every,
-            processes=processes.world_size,
+            processes=processes,
             state=state.get("log") if state else None,
         ) as log:
             log.config(to_yaml(config))

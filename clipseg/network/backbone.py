@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipseg.errors import ClipSegError
 from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
 from clipseg.network.cpu_kernels import frozen_linear, quick_gelu_
+from clipseg.ragged import send
 
 Tokenizer = Callable[[list[str]], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -135,8 +136,8 @@ class CLIPBackbone(nn.Module):
         tokens = self.tokenize(texts)
         if self.has_plain_text_tower:
             # The text tower is causal and read at the end-of-text token: what follows it cannot change the result.
-            tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
-        return self.encode_tokens(tokens)
+            tokens = tokens[:, : int(tokens.numpy().argmax(axis=-1).max()) + 1]
+        return self.encode_tokens(send(tokens, self.clip.visual.conv1.weight.device))
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ class CLIPBackbone(nn.Module):
         return isinstance(self.clip, CLIP) and self.clip.text_pool_type == "argmax"
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """N strings -> int64 `[N, context_length]` on the backbone's device; a warning counts the texts that were cut."""
+        """N strings -> int64 `[N, context_length]` on the CPU; a warning counts the texts that were cut."""
         if isinstance(texts, str):
             texts = [texts]
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
@@ -165,13 +166,13 @@ class CLIPBackbone(nn.Module):
         encode = getattr(self.tokenizer, "encode", None)
         if encode is not None:
             # Only a row without padding can have been cut; two places are the start and end of text.
-            full = [text for text, row in zip(texts, tokens, strict=True) if row[-1] != 0]
+            full = [text for text, last in zip(texts, tokens[:, -1].tolist(), strict=True) if last]
             cut = [text for text in full if len(encode(text)) + 2 > tokens.shape[1]]
             if cut:
                 warnings.warn(
                     f"{len(cut)} text(s) cut to CLIP's {tokens.shape[1]} tokens, such as {cut[0][:60]!r}…", stacklevel=3
                 )
-        return tokens.to(self.clip.visual.conv1.weight.device)
+        return tokens
 
     def checksum(self) -> str:
         """SHA-256 over all weights in float32: which CLIP a decoder was trained on."""

@@ -136,7 +136,10 @@ class TrainState:
         self.decoder = model.decoder
         self.device = next(self.decoder.parameters()).device
         self.optimizer = torch.optim.AdamW(
-            self.decoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
+            self.decoder.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.amp_dtype = choose_amp(settings.amp, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)

@@ -40,7 +40,7 @@ class Processes:
         return values
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of every process's `value`, a tensor on the run's device, on every process."""
+        """The sum of every process's `value`, a tensor on the run's device or the CPU, on every process."""
         if self.world_size == 1:
             return value
         total = value.clone()
@@ -49,16 +49,16 @@ class Processes:
 
     def batch_weight(self, count: int, device: torch.device) -> Tensor:
         """The weight that makes the mean over processes of per-process means over `count` samples the mean over all samples."""
-        own = torch.tensor(count, device=device)
+        own = torch.full((), count, device=device)  # filled there: a copy would wait for the device
         return own * self.world_size / self.sum(own)
 
     def gather_lists(self, values: list[Any]) -> list[Any]:
         """The lists of all processes in one, on every process."""
         return [value for part in self.gather(values) for value in part]
 
-    def any_rank(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` is true in any process; `device` is the run's. Cheap enough to ask in every step."""
-        return flag if self.world_size == 1 else bool(self.sum(torch.tensor(int(flag), device=device)))
+    def any_rank(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process. Asked of the processes alone, by gloo, so that in every step no GPU waits."""
+        return flag if self.world_size == 1 else bool(self.sum(torch.tensor(int(flag))))
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's `value`, on every process."""
@@ -82,7 +82,8 @@ def started(device: torch.device) -> Iterator[Processes]:
         return
     on_gpu = device.type == "cuda"
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=SILENCE, device_id=device if on_gpu else None)
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, timeout=SILENCE, device_id=device if on_gpu else None)
         yield Processes(rank=dist.get_rank(), world_size=world_size)
     except RuntimeError as error:
         if not _is_lost_connection(error):

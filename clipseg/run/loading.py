@@ -171,5 +171,31 @@ def _read(data: _Lenient, batch_sampler: Any, reading: LoaderSettings, device: t
         timeout=reading.worker_timeout if reading.workers else 0,
         worker_init_fn=begin_worker,
     )
-    for read in from_workers(loader):
-        yield read if read.batch is None else read._replace(batch=read.batch.to(device))
+    reads = from_workers(loader)
+    return _copied_ahead(reads, device) if device.type == "cuda" else (_on(device, read) for read in reads)
+
+
+def _on(device: torch.device, read: _Read) -> _Read:
+    return read if read.batch is None else read._replace(batch=read.batch.to(device))
+
+
+def _copied_ahead(reads: Iterable[_Read], device: torch.device) -> Iterator[_Read]:
+    """Each with its batch on the GPU, copied by a stream of its own while the step before it is computed."""
+    copying = torch.cuda.Stream(device)
+    waiting: list[tuple[_Read, torch.cuda.Event]] = []
+
+    def arrived() -> _Read:
+        read, copied = waiting.pop(0)
+        using = torch.cuda.current_stream(device)
+        using.wait_event(copied)
+        if read.batch is not None:
+            read.batch.record_stream(using)
+        return read
+
+    for read in reads:
+        with torch.cuda.stream(copying):
+            waiting.append((_on(device, read), copying.record_event()))
+        if len(waiting) > 1:
+            yield arrived()
+    if waiting:
+        yield arrived()

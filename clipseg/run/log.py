@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from clipseg.data.sample import Batch
 from clipseg.errors import ClipSegError
 from clipseg.files import append_line, atomic_write, naming_disk_errors, sync
+from clipseg.run.distributed import Processes
 
 if TYPE_CHECKING:
     from clipseg.measure.results import Results
@@ -33,7 +35,7 @@ class RunLog:
         steps: how many there are in all.
         start: how many are done; records of later steps, left by a run that was cut off, are removed.
         every: steps between two records.
-        processes: how many processes train; images/s counts the images of all.
+        processes: who trains; images/s counts the images of all.
         state: of the run that is gone on with, as `state_dict` gave it.
 
     Attributes:
@@ -47,12 +49,13 @@ class RunLog:
         steps: int,
         start: int,
         every: int,
-        processes: int,
+        processes: Processes,
         state: Mapping[str, Any] | None = None,
     ):
         self.every, self.processes = every, processes
         self.folder = folder
         self.noted: dict[str, float] = {}
+        self.unread: list[tuple[int, float, list[str], Tensor, Tensor]] = []
         self.left_out: list[str] = []
         self.left_out_before = 0
         self.bar: tqdm[Any] = tqdm(
@@ -92,34 +95,55 @@ class RunLog:
         }
 
     def training_step(
-        self, step: int, *, lr: float, loss: Tensor, gradient_norm: Tensor, iou: Tensor, batch: Batch, waited: float
+        self, step: int, *, lr: float, losses: tuple[Tensor, Tensor], norm: Tensor, iou: Tensor, batch: Batch, waited: float
     ) -> None:
-        """Note one step; every `every` steps write a record of those since. Values on the device are read only then."""
+        """Note one step, with the loss of this process and of all and the gradient's norm; every `every` steps read values from
+        the device, `check` them, and write a record of the steps since."""
+        self.unread.append((step - 1, lr, batch.keys, *losses))
         self.waited += waited
-        self.images += len(batch.images) * self.processes
+        self.images += len(batch.images) * self.processes.world_size
         self.overlap = iou + self.overlap.to(iou.device)
         self.bar.update()
         if step % self.every:
             return
+        last_norm, last_loss, intersection, union = self.check(norm, losses[1], *self.overlap)
         elapsed = time.perf_counter() - self.since
-        intersection, union = self.overlap.tolist()
         self.noted |= {
-            "train/loss": loss.item(),
+            "train/loss": last_loss,
             "train/iou_fg": intersection / max(union, 1),
             "train/lr": lr,
-            "train/gradient_norm": gradient_norm.item(),
+            "train/gradient_norm": last_norm,
             "speed/images_per_second": self.images / elapsed,
             "speed/waiting_for_data": self.waited / elapsed,
-            "memory/peak_gib": _peak_gib(loss.device),
+            "memory/peak_gib": _peak_gib(iou.device),
         }
         if self.left_out_before or self.left_out:
             self.noted["data/left_out"] = self.left_out_before + len(self.left_out)
-        loss_text, iou_text = f"{self.noted['train/loss']:.4f}", f"{self.noted['train/iou_fg']:.3f}"
-        line = f"loss {loss_text}  IoU {iou_text}  {self.noted['speed/images_per_second']:.1f} images/s"
+        loss_text, iou_text, speed = f"{last_loss:.4f}", f"{intersection / max(union, 1):.3f}", f"{self.images / elapsed:.1f}"
+        line = f"loss {loss_text}  IoU {iou_text}  {speed} images/s"
         self.bar.set_postfix_str(line)
         if self.folder is not None and self.bar.disable and (step // self.every) % 10 == 0:
             print(f"step {step}/{self.bar.total}  {line}", flush=True)
         self._begin_window()
+
+    def check(self, *others: Tensor) -> list[float]:
+        """Read the losses of the steps since the last call, and `others`, by one copy -> the values of the others.
+
+        Raises:
+            ClipSegError: a loss is not finite; it names the first such step, its rate, and the samples.
+        """
+        steps, self.unread = self.unread, []
+        tensors = [*others, *(loss for *_, own, mean in steps for loss in (own, mean))]
+        values = torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else []
+        losses = values[len(others) :]
+        for (step, lr, keys, *_), own, mean in zip(steps, losses[::2], losses[1::2], strict=True):
+            if not math.isfinite(mean):
+                broken = self.processes.gather_lists([] if math.isfinite(own) else keys)
+                raise ClipSegError(
+                    f"loss is {mean} at step {step}, lr {lr:.3g}, samples {', '.join(broken)}; look at these, or lower "
+                    "training.lr"
+                )
+        return values[: len(others)]
 
     def validation(self, step: int, metrics: Mapping[str, float], *, curve: Mapping[str, NDArray[np.float64]]) -> None:
         """Note a validation's figures, and precision over recall."""

@@ -63,7 +63,8 @@ def train_decoder(
         debug: "profile" ends after some steps and tells where their time went.
 
     Raises:
-        ClipSegError: the loss is not finite, a batch cannot be read, nothing can be written, or `state` is of another model.
+        ClipSegError: the loss of a step since the last record or checkpoint is not finite, a batch cannot be read, nothing can
+            be written, or `state` is of another model.
         Stopped: by a signal.
     """
     train_state = TrainState(model, settings)
@@ -78,6 +79,7 @@ def train_decoder(
         model.decoder = averaging_gradients(decoder)
 
     def save(*names: str) -> None:
+        log.check()  # no checkpoint of weights that a broken step has changed
         if processes.is_main:
             log.flush()
             for name in names:
@@ -118,11 +120,6 @@ def train_decoder(
             with train_state.autocast():
                 logits, masks = forward(model, batch, condition)
             loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
-            if not math.isfinite(loss.item()):
-                raise ClipSegError(
-                    f"loss is {loss.item()} at step {step}, lr {lr:.3g}, samples {', '.join(batch.keys)}; "
-                    f"last checkpoint: {folder}"
-                )
 
             optimizer.zero_grad(set_to_none=True)
             share = processes.batch_weight(len(batch), device)
@@ -139,13 +136,13 @@ def train_decoder(
             log.training_step(
                 done,
                 lr=lr,
-                loss=processes.sum(loss.detach() * share) / processes.world_size,
-                gradient_norm=gradient_norm,
+                losses=(loss.detach(), processes.sum(loss.detach() * share) / processes.world_size),
+                norm=gradient_norm,
                 iou=processes.sum(batch_iou(logits, masks, threshold)),
                 batch=batch,
                 waited=waited,
             )
-            stopping = processes.any_rank(interruption.received is not None, device)
+            stopping = processes.any_rank(interruption.received is not None)
             if is_due(done, settings.checkpoint_every, settings.steps):
                 save(f"step_{done:07d}.pt", "last.pt")
             elif stopping or is_due(done, settings.validate_every, settings.steps):

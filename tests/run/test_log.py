@@ -11,11 +11,12 @@ import pytest
 
 from clipseg import exit_status
 from clipseg.errors import ClipSegError
+from clipseg.run.distributed import Processes
 from clipseg.run.log import RunLog, recorded_steps
 
 
 def begin(folder, *, start=0, state=None):
-    return RunLog(folder, steps=10, start=start, every=1, processes=1, state=state)
+    return RunLog(folder, steps=10, start=start, every=1, processes=Processes(), state=state)
 
 
 def steps(folder):

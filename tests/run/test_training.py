@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
+from operations import Operations
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (imported before the clock of any test runs)
 
 from clipseg.data.phrase_tasks import ReaderOptions
@@ -29,10 +30,12 @@ def small_model(**options):
     return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64, **options)
 
 
-def run(root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, state=None, interruption=None, **settings):
+def run(
+    root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, state=None, interruption=None, reader=None, **settings
+):
     """Train `steps` steps; `stop_at` stands for a run that was ended early: the schedule is that of `steps`."""
     model = model or small_model()
-    data = PhraseCut(root, ReaderOptions(training=True, seed=3), split="train")
+    data = PhraseCut(root, ReaderOptions(training=True, seed=3, **reader or {}), split="train")
     options = {"batch_size": 4, "validate_every": 1000, "checkpoint_every": 2, "log_every": 1, **settings}
     training = TrainingSettings(steps=steps, **options)
     scores = []
@@ -46,7 +49,7 @@ def run(root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, sta
     if stop_at is not None:
         training.validate_every = stop_at
     start, log_state = (state["step"], state["log"]) if state else (0, None)
-    with RunLog(folder, steps=steps, start=start, every=options["log_every"], processes=1, state=log_state) as log:
+    with RunLog(folder, steps=steps, start=start, every=options["log_every"], processes=Processes(), state=log_state) as log:
         train_decoder(
             model,
             data,
@@ -138,6 +141,35 @@ def test_loss_that_is_not_finite_stops_with_step_rate_and_samples(phrasecut_root
     with pytest.raises(ClipSegError, match=r"loss is nan at step 0, lr 0.001, samples train/"):
         run(root, tmp_path / "run", model=model)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_loss_that_breaks_between_two_records_is_named_and_never_saved(phrasecut_root, tmp_path, monkeypatch):
+    root, lost = phrasecut_root(n=3, splits=("train",)), []
+    real = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def breaking(*arguments):
+        lost.append(real(*arguments))
+        return lost[-1] * (float("nan") if len(lost) == 3 else 1)
+
+    monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", breaking)
+    with pytest.raises(ClipSegError, match=r"loss is nan at step 2, lr 0\.0\d+, samples train/.*; look at these"):
+        run(root, tmp_path / "run", steps=9, log_every=100, checkpoint_every=2)
+    assert len(lost) == 4, "it is noticed before the next checkpoint"
+    assert newest_whole(tmp_path / "run")["step"] == 2
+
+
+@pytest.mark.parametrize("size", [(40, 50), (90, 120)])
+def test_a_step_asks_a_fixed_number_of_operations_and_reads_no_value(phrasecut_root, tmp_path, size):
+    """Between two records, where a GPU would have to wait for each value; of PhraseCut+, with its prompt images."""
+    root = phrasecut_root(n=6, splits=("train",), size=size)
+    counted = []
+    for steps in (2, 5):
+        with Operations() as operations:
+            reader = {"visual_support": True, "negatives": 0.2}
+            run(root, tmp_path / f"{steps}", steps=steps, reader=reader, log_every=1000, checkpoint_every=1000)
+        counted.append(operations)
+    assert counted[0].reads == counted[1].reads
+    assert (counted[1].total - counted[0].total) / 3 < 900
 
 
 def test_a_checkpoint_of_another_model_is_refused(phrasecut_root, tmp_path):

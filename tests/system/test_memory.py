@@ -49,7 +49,7 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
     settings = TrainingSettings(
         steps=2000, batch_size=2, log_every=20, validate_every=250, checkpoint_every=250, amp="off", lr=1e-4, final_lr=0
     )
-    with RunLog(tmp_path / "run", steps=2000, start=0, every=20, processes=1) as log:
+    with RunLog(tmp_path / "run", steps=2000, start=0, every=20, processes=Processes()) as log:
         train_decoder(
             model,
             data,

@@ -115,7 +115,7 @@ class Cases:
     def _tokens(self, phrases: Sequence[str]) -> Tensor:
         """Tokens up to the longest text, as transformers' own processor pads them."""
         tokens = self.model.backbone.tokenize(phrases)
-        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].to(self.device)
 
     def memory(self, prompts: Sequence[int]) -> list[dict[str, float | None]]:
         """What one image with so many prompts takes in MiB, on both sides."""
