@@ -1,6 +1,7 @@
-"""SIGTERM and SIGINT, turned into an orderly end: at once where nothing is lost by it, else when a step is done and saved."""
+"""SIGTERM, SIGHUP and SIGINT as an orderly end: at once where nothing is lost by it, else when a step is done and saved."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,10 +27,11 @@ class Interruption:
         self.advice = advice
         self.received: str | None = None
         self._deferred = False
+        self._process = os.getpid()
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Handle a signal. Only the first counts; a SIGINT after it ends the process at once, as if we had never been here."""
-        if self.received is None:
+        if self.received is None and os.getpid() == self._process:  # no worker that has only just been forked
             self.received = signal.Signals(number).name
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if not self._deferred:
@@ -61,7 +63,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def stoppable(advice: str) -> Iterator[Interruption]:
-    """Let signals end the block by `Stopped`: SIGINT, SIGTERM unless somebody handles it, SIGUSR1 and 2 where somebody does.
+    """Let signals end the block by `Stopped`: SIGINT; SIGTERM and SIGHUP unless somebody handles them; SIGUSR1 and 2 if so.
 
     Outside the main thread, where Python takes no signals, nothing is changed.
 
@@ -75,6 +77,7 @@ def stoppable(advice: str) -> Iterator[Interruption]:
     handled = [number for number in FORWARDED if callable(signal.getsignal(number))]
     # submitit lets SIGTERM pass: SLURM sends it along with the SIGUSR2 that puts the job back into the queue.
     plain = [signal.SIGINT] if callable(signal.getsignal(signal.SIGTERM)) else [signal.SIGINT, signal.SIGTERM]
+    plain += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []  # nohup lets it be ignored
     before = {number: signal.signal(number, interruption.receive) for number in (*plain, *handled)}
     try:
         yield interruption

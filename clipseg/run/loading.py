@@ -162,6 +162,8 @@ def _join(items: Sequence[tuple[Sample | None, list[ClipSegError]]]) -> _Read:
 
 
 def _read(data: _Lenient, batch_sampler: Any, reading: LoaderSettings, device: torch.device) -> Iterator[_Read]:
+    # Torch warns of more workers than cores; they wait for disks, and `LoaderSettings` has a limit of its own.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
         data,
         batch_sampler=batch_sampler,

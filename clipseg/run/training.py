@@ -109,7 +109,9 @@ def train_decoder(
         finish(train_state.done)
         for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
             waiting = time.perf_counter()
-            batch = next(batches)
+            # Until the first one is there, workers start and nothing is lost.
+            with interruption.at_once() if step == steps.start else contextlib.nullcontext():
+                batch = next(batches)
             waited = time.perf_counter() - waiting
 
             model.train()

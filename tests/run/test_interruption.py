@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the step is finished and saved, the status says resumable, a second SIGINT ends at once."""
+"""SIGTERM, SIGHUP and SIGINT: the step is finished and saved, the status says resumable, a second SIGINT ends at once."""
 
 import json
 import multiprocessing
@@ -12,6 +12,7 @@ import pytest
 from made_runs import fork_server, never_done, run_training, small_config
 
 import clipseg.run.evaluation
+import clipseg.run.loading
 import clipseg.run.training
 import train
 from clipseg.errors import Stopped
@@ -22,17 +23,28 @@ from clipseg.run.interruption import stoppable
 pytestmark = pytest.mark.slow
 
 
-def test_outside_a_deferring_block_a_signal_stops_at_once():
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_outside_a_deferring_block_a_signal_stops_at_once(name):
     done = []
 
     def run():
         with stoppable("go on"):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.Signals[name])
             done.append("never")
 
-    with pytest.raises(Stopped, match=r"^stopped by SIGTERM; go on$"):
+    with pytest.raises(Stopped, match=f"^stopped by {name}; go on$"):
         run()
     assert not done
+
+
+def test_what_nohup_lets_be_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable("go on") as interruption:
+            signal.raise_signal(signal.SIGHUP)
+        assert interruption.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_within_one_it_is_noted_and_stops_where_that_is_allowed():
@@ -124,6 +136,13 @@ def test_in_training_the_step_is_finished_and_saved(call, phrasecut_root, monkey
     records = [json.loads(line) for line in Path("run0/metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert all("train/loss" in record for record in records), "that of step 3 came with the checkpoint"
+
+
+def test_until_the_first_batch_is_there_it_ends_at_once(call, phrasecut_root, monkeypatch):
+    stop_in(monkeypatch, clipseg.run.loading, "collate", call=1, number=signal.SIGTERM)
+    status, _, said = small_run(call, phrasecut_root(n=2))
+    assert (status, said) == (RESUMABLE, "stopped by SIGTERM; go on with resume=auto out=run0\n")
+    assert newest_whole(Path("run0")) is None
 
 
 def test_in_validation_and_evaluation_it_ends_quickly_and_nothing_is_lost(call, phrasecut_root, monkeypatch):
