@@ -1,6 +1,7 @@
 """CLIP's own zero-shot classification: which of some names fits an image best (Radford et al. 2021), by the backbone alone."""
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,18 @@ from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import MEAN, STD
+from clipseg.network.weights import trained_model
 from clipseg.prompts.text import fill
 from clipseg.prompts.text import templates as checked_templates
 
 
 @torch.no_grad()
 def classify(
-    image: ImageLike, names: Sequence[str], *, model: CLIPSeg | None = None, templates: str | Sequence[str] = "fixed"
+    image: ImageLike,
+    names: Sequence[str],
+    *,
+    model: CLIPSeg | str | os.PathLike[str] | None = None,
+    templates: str | Sequence[str] = "fixed",
 ) -> dict[str, float]:
     """How well each name fits an image: softmax over CLIP's scaled cosines.
 
@@ -34,14 +40,15 @@ def classify(
     Args:
         image: path, bytes of a file, PIL image of any mode, array or tensor.
         names: different texts, such as "dog" and "cat".
-        model: whose CLIP answers; by default OpenAI's ViT-B/16 on the CPU, which is kept for the next call.
+        model: whose CLIP answers, or what `load` takes; by default OpenAI's ViT-B/16 on the CPU, kept for the next call.
         templates: around every name, as in `Segmenter`; but each embedding is normalised before the mean, as CLIP's authors do.
 
     Returns:
         name -> probability, in the order of `names`; the sum is 1.
 
     Raises:
-        ClipSegError: an image that cannot be read, no names or one twice, unknown templates, or CLIP's weights cannot be had.
+        ClipSegError: an image that cannot be read, no names or one twice, unknown templates, or CLIP's weights cannot be had or
+            are damaged.
     """
     if isinstance(names, str) or not names or any(not isinstance(name, str) for name in names):
         raise ClipSegError(f"names={names!r}; expected a list of at least one text")
@@ -49,12 +56,14 @@ def classify(
         raise ClipSegError(f"names={list(names)} holds a name twice; each must differ")
     around = checked_templates(templates)
     pixels = read_image(image)
-    backbone = model.backbone if model is not None else _default_clip()
+    backbone = _default_clip() if model is None else trained_model(model).backbone
     texts = F.normalize(backbone.encode_text([fill(template, name) for name in names for template in around]).float(), dim=-1)
     of_names = F.normalize(texts.view(len(names), len(around), -1).mean(dim=1), dim=-1)
     of_image = F.normalize(backbone.encode_image(_prepare(pixels, backbone)).float(), dim=-1)
     clip: Any = backbone.clip
     logits = clip.logit_scale.float().exp() * (of_image @ of_names.T)[0]
+    if not logits.isfinite().all():
+        raise ClipSegError("CLIP's answers are not finite; its weights are damaged, or its precision is too low")
     return dict(zip(names, logits.softmax(dim=0).tolist(), strict=True))
 
 

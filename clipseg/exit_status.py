@@ -5,6 +5,7 @@ resumable; 130 ended by Ctrl-C at once; 141 ended since nobody reads what it pri
 mistake of ours.
 """
 
+import io
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ CLOSED = 141
 
 def guarded(main: Callable[[], Any]) -> int:
     """Run `main` and return the process's exit status: its own, or 2 after an error a user can mend, without a traceback."""
+    _make_output_printable()
     warnings.showwarning = _one_line_warning
     threading.excepthook = _quiet_disk_errors
     try:
@@ -46,6 +48,15 @@ def guarded(main: Callable[[], Any]) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         return _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy(error)}")
+
+
+def _make_output_printable() -> None:
+    """Throw away what is printed where nobody listens (`>&-`), and escape file names that the output cannot encode."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _is_output_closed() -> bool:

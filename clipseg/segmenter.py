@@ -5,7 +5,8 @@ data set.
 """
 
 import math
-from collections import OrderedDict
+import numbers
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,13 +18,14 @@ from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_objects, resize_probabilities
+from clipseg.network.text_cache import TextCache
+from clipseg.network.weights import trained_model
 from clipseg.prompts.support import Mix, Prompt, VisualPrompt
 from clipseg.prompts.text import fill
 from clipseg.prompts.text import templates as checked_templates
 from clipseg.prompts.visual import DEFAULT_VARIANT, VARIANTS, engineer
 
-TEXTS_KEPT = 1024  # embeddings of 2 KB each
-CHUNK = 32  # texts or prompt images embedded at once: memory does not grow with their number
+CHUNK = 32  # prompt images embedded at once: memory does not grow with their number
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Segmenter:
     """Answers prompts about images.
 
     Args:
-        model: on the device that is to do the work; put into evaluation mode.
+        model: on the device that is to do the work; put into evaluation mode. Or what `load` takes, such as "mini".
         size: to which the whole image is squashed: None, the model's own square, as the paper evaluates; an integer for another
             square; or (H, W). Multiples of the patch size.
         keep_aspect: instead of squashing, keep the image's shape at about as many pixels as the square has (sides rounded to
@@ -45,22 +47,22 @@ class Segmenter:
             embedding is the plain mean over them, not normalised, as the decoder takes it.
 
     Raises:
-        ClipSegError: a size that the patch size does not divide, or unknown templates.
+        ClipSegError: no model, a size that the patch size does not divide, or unknown templates.
     """
 
     def __init__(
         self,
-        model: CLIPSeg,
+        model: CLIPSeg | str | os.PathLike[str],
         *,
         size: int | tuple[int, int] | None = None,
         keep_aspect: bool = False,
         templates: str | Sequence[str] = "plain",
     ):
-        self.model = model.eval()
+        self.model = model = trained_model(model)
         self._size = _checked_size(model.config.image_size if size is None else size, model.backbone.patch_size, keep_aspect)
         self._keep_aspect = keep_aspect
         self._templates = checked_templates(templates)
-        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._texts = TextCache()
         self._image: _EncodedImage | None = None
 
     def __call__(self, image: ImageLike, prompts: Sequence[Prompt] | Prompt) -> Tensor:
@@ -74,13 +76,14 @@ class Segmenter:
             Probabilities, float32 `[N, H, W]` on the CPU, at the size of the image, upright as its EXIF orientation says.
 
         Raises:
-            ClipSegError: an image that cannot be read, no prompts, or one of another kind.
+            ClipSegError: an image that cannot be read, no prompts, one of another kind, or probabilities that are not finite.
         """
         conditions = self.embed(prompts)
         return self._answer(self._encode(image), conditions)
 
     def set_image(self, image: ImageLike) -> None:
         """Pass an image through the backbone and keep it, for any number of calls of `predict`."""
+        self._image = None  # where this one fails, no answer may be about the one before
         self._image = self._encode(image)
 
     def predict(self, prompts: Sequence[Prompt] | Prompt) -> Tensor:
@@ -103,20 +106,13 @@ class Segmenter:
         return torch.stack([_condition(prompt, texts, visuals).to(reference) for prompt in prompts])
 
     def _embed_texts(self, phrases: Sequence[str]) -> dict[str, Tensor]:
-        """The mean embedding of each phrase over the templates; those asked before come from the cache."""
-        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._texts]
-        found = {phrase: self._texts[phrase] for phrase in phrases if phrase in self._texts}
-        filled = [fill(template, phrase) for phrase in new for template in self._templates]
-        parts = [self.model.encode_text(filled[start : start + CHUNK]) for start in range(0, len(filled), CHUNK)]
-        if parts:
-            means = torch.cat(parts).view(len(new), len(self._templates), -1).mean(dim=1)
-            found |= dict(zip(new, means, strict=True))
-        for phrase, embedding in found.items():
-            self._texts[phrase] = embedding
-            self._texts.move_to_end(phrase)
-        while len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
-        return found
+        """The mean embedding of each phrase over the templates."""
+        phrases = list(dict.fromkeys(phrases))
+        if not phrases:
+            return {}
+        filled = [fill(template, phrase) for phrase in phrases for template in self._templates]
+        means = self._texts.encode(self.model, filled).view(len(phrases), len(self._templates), -1).mean(dim=1)
+        return dict(zip(phrases, means, strict=True))
 
     def _embed_visuals(self, prompts: Sequence[VisualPrompt]) -> dict[VisualPrompt, Tensor]:
         """Each prompt's engineered image, embedded: the paper's choice of operations, at the model's own square (Sec. 4)."""
@@ -143,9 +139,14 @@ class Segmenter:
     @torch.no_grad()
     def _answer(self, image: _EncodedImage, conditions: Tensor) -> Tensor:
         self.model.eval()  # no dropout, should the model be in training between two calls
-        answer = torch.empty(len(conditions), *image.size, dtype=torch.float32)
+        answer = torch.empty(len(conditions), *image.size, dtype=torch.float32, device="cpu")
         index, done = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device), 0
         for maps in self.model.probabilities(image.activations, conditions, index):
+            if not maps.isfinite().all():
+                raise ClipSegError(
+                    "the model's probabilities are not finite; its weights are damaged, its precision is too low, or an "
+                    "embedding is too large"
+                )
             answer[done : done + len(maps)] = resize_probabilities(maps, image.size)
             done += len(maps)
         return answer
@@ -153,11 +154,13 @@ class Segmenter:
 
 def _checked_size(size: int | tuple[int, int], patch_size: int, keep_aspect: bool) -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < patch_size or side % patch_size for side in sides):
+    if len(sides) != 2 or any(
+        not isinstance(side, numbers.Integral) or side < patch_size or side % patch_size for side in sides
+    ):
         raise ClipSegError(f"size={size} must be an integer or (H, W), multiples of the patch size {patch_size}")
     if keep_aspect and sides[0] != sides[1]:
         raise ClipSegError(f"size={size} and keep_aspect: give one integer, the side of a square with as many pixels")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
 
 
 def _same_aspect(own_size: tuple[int, int], square: tuple[int, int], patch_size: int) -> tuple[int, int]:

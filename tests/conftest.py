@@ -10,6 +10,7 @@ from typing import Any
 # Processes run side by side, one a core: with more than a thread each they would wait for one another. Before torch is there.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the internet
 
 import numpy as np
 import pytest

@@ -1,6 +1,9 @@
 """Pictures and prompts to probabilities, on a random narrow model: shapes, sizes and counts, not what is recognised."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipseg import ClipSegError, Mix, Segmenter, VisualPrompt, create_model
+from clipseg import ClipSegError, Mix, Segmenter, VisualPrompt, create_model, load
 from clipseg import segmenter as module
 from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_masks, resize_probabilities
 from clipseg.prompts.text import TEMPLATES, fill
@@ -107,16 +110,72 @@ def test_one_backbone_pass_an_image(model, segment, monkeypatch):
     assert (images.rows, texts.rows) == ([1, 1], [3, 1])
 
 
-def test_text_embeddings_are_kept_up_to_a_bound(model, segment, monkeypatch):
-    monkeypatch.setattr(module, "TEXTS_KEPT", 3)
-    texts = Calls(monkeypatch, model, "encode_text")
-    segment.embed(["a", "b", "c"])
-    segment.embed(["a", "d"])  # pushes out b, which was not asked for longest
-    assert len(segment._texts) == 3
-    segment.embed(["a", "c", "d"])
-    assert texts.rows == [3, 1]
-    assert segment.embed(["a", "b", "c", "d", "e"]).shape == (5, 128)
-    assert len(segment._texts) == 3
+def test_other_weights_give_other_answers(segment):
+    segment = Segmenter(create_model("mini", None, image_size=48, reduce_dim=16))
+    segment.embed("sky")
+    other = create_model("mini", None, image_size=48, reduce_dim=16, seed=1)
+    for assign in (False, True):
+        weights = {key: tensor.clone() for key, tensor in other.state_dict().items()}
+        segment.model.load_state_dict(weights, assign=assign)
+        torch.testing.assert_close(segment.embed("sky"), other.encode_text(["sky"]))
+        with torch.no_grad():
+            segment.model.backbone.clip.token_embedding.weight.mul_(2)
+        torch.testing.assert_close(segment.embed("sky"), segment.model.encode_text(["sky"]))
+
+
+def test_after_a_set_image_that_fails_none_is_active(segment):
+    segment.set_image(PHOTO)
+    with pytest.raises(ClipSegError, match="no such image"):
+        segment.set_image("nowhere.jpg")
+    with pytest.raises(ClipSegError, match="no image to ask about"):
+        segment.predict("sky")
+
+
+def test_maps_that_are_not_finite_are_an_error(segment):
+    with pytest.raises(ClipSegError, match="not finite"):
+        segment(PHOTO, torch.full((128,), 1e38))
+    broken = create_model("mini", None, image_size=48, reduce_dim=16)
+    with torch.no_grad():
+        broken.decoder.head.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ClipSegError, match="weights are damaged"):
+        Segmenter(broken)(PHOTO, "sky")
+
+
+def test_models_by_name_and_in_wrappers(model, segment):
+    assert torch.equal(Segmenter("mini")(PHOTO, "sky"), Segmenter(load("mini"))(PHOTO, "sky"))
+    expected = segment(PHOTO, ["sky", VisualPrompt(PHOTO, MASK)])
+    for wrapped in (torch.nn.DataParallel(model), torch.compile(model)):
+        assert torch.equal(Segmenter(wrapped)(PHOTO, ["sky", VisualPrompt(PHOTO, MASK)]), expected)
+    for wrong in (None, 3, model.decoder, [model]):
+        with pytest.raises(ClipSegError, match="model of type"):
+            Segmenter(wrong)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_quantised_model_answers_nearly_the_same(model, segment):
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    prompts = ["sky", VisualPrompt(PHOTO, MASK)]
+    torch.testing.assert_close(Segmenter(quantised)(PHOTO, prompts), segment(PHOTO, prompts), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("defaults", ["torch.set_default_dtype(torch.float64)", "torch.set_default_device('meta')"])
+def test_what_torch_takes_by_default_changes_nothing(defaults):
+    """In a process of its own: both are for all threads, or for all that comes."""
+    code = """
+import numpy, torch, clipseg
+DEFAULTS
+photo, mask = numpy.zeros((45, 70, 3), numpy.uint8), numpy.eye(45, 70) > 0
+for model in (clipseg.load("mini"), clipseg.create_model("mini", None, image_size=48)):
+    prompts = ["sky", clipseg.VisualPrompt(photo, mask)]
+    maps = clipseg.Segmenter(model)(photo, prompts)
+    assert (maps.dtype, maps.device.type) == (torch.float32, "cpu")
+    print(f"{maps.double().sum():.3f}", f"{clipseg.classify(photo, ['dog', 'cat'], model=model)['dog']:.4f}")
+"""
+    run = [
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, env=os.environ)
+        for text in (code.replace("DEFAULTS", defaults), code.replace("DEFAULTS", ""))
+    ]
+    assert run[0].stdout == run[1].stdout != "", run[0].stderr
 
 
 def test_set_image_and_predict_equal_a_call(segment):
@@ -148,6 +207,7 @@ def test_templates_are_averaged(model):
     [
         ({}, (48, 48)),
         ({"size": 64}, (64, 64)),
+        ({"size": np.int64(64)}, (64, 64)),
         ({"size": (32, 80)}, (32, 80)),
         ({"keep_aspect": True}, (32, 64)),
         ({"keep_aspect": True, "size": 160}, (128, 192)),

@@ -70,6 +70,7 @@ class TaskTable:
         points: float64 `[P, 2]`, x and y in pixels.
         polygon_starts: int64 `[G + 1]` into `points`.
         task_starts: int64 `[T + 1]` into `polygon_starts`.
+        boxless: bool `[T]`, tasks whose `instance_boxes` have no area, all of them; False where there are none.
         subsets: uint64 `[T]`, PhraseCut's named subsets as `subsets.to_bits`; 0 where nobody asked for them.
     """
 
@@ -79,6 +80,7 @@ class TaskTable:
     points: NDArray[np.float64]
     polygon_starts: NDArray[np.int64]
     task_starts: NDArray[np.int64]
+    boxless: NDArray[np.bool_]
     subsets: NDArray[np.uint64]
 
     def __len__(self) -> int:
@@ -168,6 +170,7 @@ class _Packer:
         self._points = array("d")
         self._polygon_starts = array("q", [0])
         self._task_starts = array("q", [0])
+        self._boxless = array("b")
         self._subsets = array("Q")
 
     def add(self, split: str, entry: Any, *, where: str, image_ids: Collection[int], allow_degenerate: bool) -> None:
@@ -187,6 +190,7 @@ class _Packer:
         if f"{split}/{task_id}" in self._keys:
             raise ClipSegError(f"{where}: this task_id is there twice; remove one of the entries")
         polygons = _polygons(entry.get("Polygons"), where, allow_degenerate=allow_degenerate)
+        boxless = _is_boxless(entry.get("instance_boxes"), where)
         self._keys[f"{split}/{task_id}"] = None
         self._phrases.append(phrase)
         self._image_ids.append(image_id)
@@ -194,6 +198,7 @@ class _Packer:
             self._points.frombytes(points.tobytes())
             self._polygon_starts.append(len(self._points) // 2)
         self._task_starts.append(len(self._polygon_starts) - 1)
+        self._boxless.append(boxless)
         named = subsets_of(entry.get("phrase_structure"), len(entry["Polygons"]), self._vocabulary) if self._vocabulary else ()
         self._subsets.append(to_bits(named))
 
@@ -206,8 +211,18 @@ class _Packer:
             points=np.array(self._points, dtype=np.float64).reshape(-1, 2),
             polygon_starts=np.array(self._polygon_starts, dtype=np.int64),
             task_starts=np.array(self._task_starts, dtype=np.int64),
+            boxless=np.array(self._boxless, dtype=np.bool_),
             subsets=np.array(self._subsets, dtype=np.uint64),
         )
+
+
+def _is_boxless(boxes: Any, where: str) -> bool:
+    """Whether there are `instance_boxes`, `[x, y, width, height]` each, and none has an area."""
+    try:
+        return bool(boxes) and not any(width * height > 0 for _, _, width, height in boxes)
+    except (TypeError, ValueError, OverflowError) as error:
+        found = reprlib.repr(boxes)
+        raise ClipSegError(f"{where}: instance_boxes is {found}; expected a list of [x, y, width, height]") from error
 
 
 def is_text(value: Any) -> TypeGuard[str]:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from clipseg.data.sample import Sample, Support, Task
 from clipseg.data.sampling import EpochPlan, PhraseIndex, group_by_image, random_square_crop, shuffled_by_image
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, check_one_of
 
 PhraseFilter = Callable[[Sequence[str]], NDArray[np.bool_]]
 
@@ -31,8 +31,9 @@ class ReaderOptions:
         seed: of order, crops and all later choices.
         phrases_per_image: tasks that share an image's crop and its pass through the backbone in training; the paper's is 1.
         negatives: how often a task gets another phrase and an empty mask; PhraseCut+ 0.2 (training).
-        visual_support: give tasks a support sample where their phrase occurs more than once; tasks are left out where it does
-            not in evaluation.
+        visual_support: give tasks a support, a sample of their phrase where it occurs more than once.
+        singletons: how tasks are asked whose phrase occurs once, by "text" alone or by a "blank" prompt image; or "leave_out".
+        self_support: a task may be its own support, as released.
         exclude: which phrases to leave out: phrases `[T]` -> bool `[T]`.
 
     Raises:
@@ -45,6 +46,8 @@ class ReaderOptions:
     phrases_per_image: int = 1
     negatives: float = 0.0
     visual_support: bool = False
+    singletons: str = "text"
+    self_support: bool = True
     exclude: PhraseFilter | None = None
 
     def __post_init__(self) -> None:
@@ -52,9 +55,17 @@ class ReaderOptions:
             raise ClipSegError(f"training.phrases_per_image={self.phrases_per_image}; expected at least 1 (the paper's)")
         if self.seed < 0:
             raise ClipSegError(f"seed={self.seed}; expected a whole number of at least 0")
+        check_one_of("data.singletons", self.singletons, ("text", "blank", "leave_out"))
 
 
 EVALUATION = ReaderOptions()
+
+
+def visual_evaluation(*, seed: int, protocol: str) -> ReaderOptions:
+    """Tab. 9's visual columns: all tasks, a support perhaps the task itself; by protocol "paper" only what another shows."""
+    if protocol == "paper":
+        return ReaderOptions(seed=seed, visual_support=True, singletons="leave_out", self_support=False)
+    return ReaderOptions(seed=seed, visual_support=True, singletons="blank")
 
 
 class PhraseTasks(Dataset[Sample], ABC):
@@ -69,12 +80,13 @@ class PhraseTasks(Dataset[Sample], ABC):
         phrases: T bare phrases.
         images: `[T]`, the id of each task's image, numbers or strings.
         task_rows: int64 `[R]`, the tasks in use, but for those of excluded phrases.
+        unasked: bool `[T]`, those never asked, though occurrences of their phrase that may be a support; by default none.
         groups: T classes that mIoU averages over; by default each task is its own.
         where: how errors call the data, such as its folder and split.
 
     Attributes:
         image_ids: `[I]`, in the order the images first appear in.
-        task_rows: the tasks in use.
+        task_rows: the tasks that are asked.
 
     Raises:
         ClipSegError: no tasks, or too few for what the options ask for.
@@ -90,42 +102,46 @@ class PhraseTasks(Dataset[Sample], ABC):
         phrases: Sequence[str],
         images: NDArray[Any],
         task_rows: NDArray[np.int64],
+        unasked: NDArray[np.bool_] | None = None,
         groups: Sequence[str] | None = None,
         where: str,
     ) -> None:
         if options.exclude is not None:
             task_rows = task_rows[~options.exclude(phrases)[task_rows]]
-        if not len(task_rows):
-            raise ClipSegError(f"{where} has no task with an image; choose another split or fetch the data again")
         self.options = options
-        self.task_rows = task_rows
+        self.task_rows = task_rows if unasked is None else task_rows[~unasked[task_rows]]
+        if not len(self.task_rows):
+            raise ClipSegError(f"{where} has no task with an image; choose another split or fetch the data again")
         self._keys = keys
         self._phrases = phrases
         self._groups = keys if groups is None else groups
         if options.negatives or options.visual_support:
-            self._index_phrases(where)
-        self._index_images(images)
+            self._index_phrases(task_rows, where)
+        self._index_images(images, task_rows)
         self._last_plan: tuple[int, EpochPlan] | None = None
         self._n_items = len(self.epoch_plan(0))
 
-    def _index_phrases(self, where: str) -> None:
-        self._index = PhraseIndex(self._phrases, self.task_rows)
-        if self.options.negatives and len(self._index.phrases) < 2:
-            raise ClipSegError(f"{where} has one phrase, and so no negatives; set data.negatives=0")
-        if self.options.visual_support and not self.options.training:
-            # Without text a task can only be asked by another that shows the same.
-            repeated = [len(self._index.rows(self._index.number(row))) > 1 for row in self.task_rows.tolist()]
-            self.task_rows = self.task_rows[repeated]
+    def _index_phrases(self, rows: NDArray[np.int64], where: str) -> None:
+        """Find the tasks by their phrase, `rows` being those in use."""
+        self._index = PhraseIndex(self._phrases, rows)
+        if self.options.visual_support and self.options.singletons == "leave_out":
+            rows = rows[[len(self._index.rows(self._index.number(row))) > 1 for row in rows.tolist()]]
+            self._index = PhraseIndex(self._phrases, rows)
+            self.task_rows = self.task_rows[np.isin(self.task_rows, rows)]
             if not len(self.task_rows):
                 raise ClipSegError(f"{where} has no phrase that occurs twice, and so no visual prompts")
+        if self.options.negatives and len(self._index.phrases) < 2:
+            raise ClipSegError(f"{where} has one phrase, and so no negatives; set data.negatives=0")
 
-    def _index_images(self, images: NDArray[Any]) -> None:
-        """Number the images in the order they first appear in, and gather each one's tasks."""
-        ids, first, inverse = np.unique(images[self.task_rows], return_index=True, return_inverse=True)
+    def _index_images(self, images: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Number the images in the order they first appear in, those of the asked tasks before what supports alone show."""
+        rows = np.concatenate([self.task_rows, np.setdiff1d(rows, self.task_rows)])
+        ids, first, inverse = np.unique(images[rows], return_index=True, return_inverse=True)
         order = np.argsort(first)
-        self.image_ids = ids[order]
+        self._photos = ids[order]
+        self.image_ids = self._photos[: np.count_nonzero(first < len(self.task_rows))]
         self._image_of_task = np.full(len(images), -1)
-        self._image_of_task[self.task_rows] = np.argsort(order)[inverse]
+        self._image_of_task[rows] = np.argsort(order)[inverse]
 
     @property
     def _crops(self) -> bool:
@@ -186,21 +202,22 @@ class PhraseTasks(Dataset[Sample], ABC):
             group=self._groups[row],
             seed=int(rng.integers(2**63)),
             support=support,
+            blank=self.options.visual_support and support is None and self.options.singletons == "blank",
             **({} if self.options.training else self._evaluated(row, mask)),
         )
 
     def _support(self, candidates: NDArray[np.int64], row: int, rng: np.random.Generator) -> Support | None:
-        """A sample of the same phrase, where it occurs more than once; in training possibly the task itself, as released."""
+        """A sample of the phrase that `candidates` share, where there are several."""
         if len(candidates) < 2:
             return None
-        if not self.options.training:
+        if not self.options.self_support:
             candidates = candidates[candidates != row]
         chosen = int(rng.choice(candidates))
         image = self._read_image(int(self._image_of_task[chosen]))
         mask = self._read_mask(chosen, image.shape[1], image.shape[2])
         if self._crops:
             image, (mask,) = _cropped(image, [mask], rng)
-        return Support(image=image, mask=torch.from_numpy(mask)) if mask.any() else None
+        return Support(image=image, mask=torch.from_numpy(mask))
 
     def _negative(self, row: int, rng: np.random.Generator) -> int:
         """The number of a phrase that is not the task's, each distinct phrase as often (docs/paper.md, Sec. 2)."""
@@ -212,7 +229,7 @@ class PhraseTasks(Dataset[Sample], ABC):
 
     @abstractmethod
     def _read_image(self, number: int) -> torch.Tensor:
-        """The photo `image_ids[number]`, uint8 RGB `[3, H, W]`."""
+        """The photo `_photos[number]`, uint8 RGB `[3, H, W]`."""
 
     @abstractmethod
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -25,7 +25,8 @@ class Leniency:
     Attributes:
         skip_known_bad: leave out the 17 images of the real data set whose annotated size is wrong, as the authors do.
         allow_missing: leave out images that are not there, with a warning.
-        allow_degenerate: take tasks without polygon and polygons of one or two points, as PhraseCut's evaluator does.
+        allow_degenerate: take tasks without polygon and polygons of one or two points, as PhraseCut's evaluator does, and ask
+            tasks whose boxes have no area, which else are only occurrences of their phrase, as released.
     """
 
     skip_known_bad: bool = True
@@ -85,14 +86,15 @@ class PhraseCut(PhraseTasks):
             phrases=self.tasks.phrases,
             images=self.tasks.image_ids,
             task_rows=np.flatnonzero(usable),
+            unasked=None if leniency.allow_degenerate else self.tasks.boxless,
             where=f"{self.root}: split {split}",
         )
-        sizes = [(images[i].height, images[i].width) for i in self.image_ids.tolist()]
+        sizes = [(images[i].height, images[i].width) for i in self._photos.tolist()]
         self._sizes = np.array(sizes, dtype=np.int64)
-        self._folders = np.array([IMAGE_FOLDERS.index(found[i]) for i in self.image_ids.tolist()], dtype=np.uint8)
+        self._folders = np.array([IMAGE_FOLDERS.index(found[i]) for i in self._photos.tolist()], dtype=np.uint8)
 
     def _read_image(self, number: int) -> torch.Tensor:
-        path = self.root / IMAGE_FOLDERS[self._folders[number]] / f"{self.image_ids[number]}.jpg"
+        path = self.root / IMAGE_FOLDERS[self._folders[number]] / f"{self._photos[number]}.jpg"
         image = read_image(path, exif=False)
         height, width = self._sizes[number].tolist()
         if tuple(image.shape[1:]) != (height, width):

@@ -20,7 +20,7 @@ class Support:
 
     Attributes:
         image: uint8 RGB `[3, H, W]`.
-        mask: uint8 `[H, W]`, 1 on the object; not empty.
+        mask: uint8 `[H, W]`, 1 on the object; where it is empty, all is background.
     """
 
     image: Tensor
@@ -38,6 +38,7 @@ class Task:
         group: the class over which mIoU averages; on PhraseCut each task is its own (its key).
         seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
         support: its visual prompt; None where text alone counts.
+        blank: its visual prompt shows nothing: the prompt image is 0 everywhere, after normalisation.
         subsets: named parts of the data set it belongs to, which are scored on their own (`data/subsets.py`).
         official: as mask, by the rule of the data set's own evaluator, for its official figures; None: the mask is that too.
     """
@@ -48,6 +49,7 @@ class Task:
     group: str
     seed: int
     support: Support | None = None
+    blank: bool = False
     subsets: tuple[str, ...] = ()
     official: Tensor | None = None
 
@@ -96,8 +98,9 @@ class Batch:
         keys, phrases, groups: N strings each.
         masks: N tensors, uint8 `[H, W]` of their image's size.
         seeds: N integers.
-        support_index: int64 `[M]`, the tasks that have a visual prompt.
-        support_images, support_masks: these M prompts.
+        support_index: int64 `[M]`, the tasks that have a support.
+        support_images, support_masks: these M supports.
+        blank_index: int64 `[K]`, the tasks whose visual prompt shows nothing.
         subsets: of each task, the named parts of the data set it belongs to.
         official: N masks as the data set's own evaluator has them.
         valid: B maps, uint8 `[H_b, W_b]`, 0 where a pixel is not counted; none at all where every pixel counts.
@@ -114,6 +117,7 @@ class Batch:
     support_index: Tensor
     support_images: Ragged
     support_masks: Ragged
+    blank_index: Tensor
     subsets: list[tuple[str, ...]]
     official: Ragged
     valid: Ragged
@@ -132,13 +136,14 @@ class Batch:
 
     def record_stream(self, stream: "torch.cuda.Stream") -> None:
         """Tell the GPU's allocator that the batch, which was copied by another stream, is used by this one."""
-        for tensor in (self.images.buffer, self.image_index, self.support_index):
+        for tensor in (self.images.buffer, self.image_index, self.support_index, self.blank_index):
             tensor.record_stream(stream)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         pixels = move(self.images.buffer)
-        ragged = {name: getattr(self, name).to(pixels) for name in _PIXELS}
-        return replace(self, **ragged, image_index=move(self.image_index), support_index=move(self.support_index))
+        moved: dict[str, Any] = {name: getattr(self, name).to(pixels) for name in _PIXELS}
+        moved |= {name: move(getattr(self, name)) for name in ("image_index", "support_index", "blank_index")}
+        return replace(self, **moved)
 
 
 _PIXELS = ("images", "masks", "official", "support_images", "support_masks", "valid")
@@ -166,5 +171,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         groups=[task.group for _, task in tasks],
         seeds=[task.seed for _, task in tasks],
         support_index=torch.tensor([n for n, _ in supports], dtype=torch.int64),
+        blank_index=torch.tensor([n for n, (_, task) in enumerate(tasks) if task.blank], dtype=torch.int64),
         subsets=[task.subsets for _, task in tasks],
     )

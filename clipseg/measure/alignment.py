@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
 from clipseg.measure.metrics import sample_iou, threshold_index
-from clipseg.measure.results import SAMPLES_FILE, Results
+from clipseg.measure.results import Results
 
 SAMPLE_METRICS = ("iou", "dice", "released/iou", "official_iou")
 
@@ -22,10 +22,10 @@ def load_runs(path: str | Path) -> Runs:
         ClipSegError: there are none, one is damaged, or two are of the same benchmark and split.
     """
     folder = Path(path)
-    folders = [folder] if (folder / SAMPLES_FILE).is_file() else [file.parent for file in folder.glob(f"eval/*/{SAMPLES_FILE}")]
+    folders = [folder] if (folder / Results.FILE).is_file() else [file.parent for file in folder.glob(f"eval/*/{Results.FILE}")]
     if not folders:
         raise ClipSegError(
-            f"{folder}: no results; expected {SAMPLES_FILE} or eval/<split>/{SAMPLES_FILE} in it: run evaluate.py, or name its "
+            f"{folder}: no results; expected {Results.FILE} or eval/<split>/{Results.FILE} in it: run evaluate.py, or name its "
             f"output folder"
         )
     runs: Runs = {}

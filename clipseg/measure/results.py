@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, offic
 if TYPE_CHECKING:
     from clipseg.measure.intensity_columns import IntensityColumns
 
-SAMPLES_FILE = "samples.npz"
 LARGEST_BYTES = 4 * 2**30  # of unpacked arrays; all 345,486 phrases of PhraseCut take less than one
 _LABELS = ("key", "image_key", "phrase", "group")
 _OFFICIAL = ("official_intersection", "official_union")
@@ -29,8 +28,65 @@ _INTEGERS = ("height", "width", "tp", "fp", "positives", "pixels")
 _INTENSITY = {"intensity_values": "values", "intensity_reason": "reason", "intensity_reasons": "reasons"}
 
 
+class SavedResults:
+    """What an evaluation or a study leaves in its folder.
+
+    `metrics.json` is flat (name -> number), `provenance.json` says where the numbers come from, for people. Where there are
+    columns, the file `FILE` holds them with the provenance, enough to make every figure again.
+    """
+
+    FILE: ClassVar[str] = ""  # an .npz; none by default
+    MADE_BY: ClassVar[str] = "evaluate.py"  # what errors tell people to run
+    provenance: Mapping[str, Any]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by name."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, Any]:
+        """The columns by name."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
+        """The inverse of `arrays`; raises whatever it meets in what is no such file."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files into `folder`."""
+        if self.FILE:
+            arrays = self.arrays() | {"provenance": np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))}
+            with atomic_write(Path(folder) / self.FILE) as file:
+                np.savez_compressed(file, **arrays)
+        write_json(Path(folder) / "provenance.json", dict(self.provenance))
+        write_json(Path(folder) / "metrics.json", self.metrics())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a folder, or its `FILE`.
+
+        Raises:
+            ClipSegError: there is none, or it is damaged or something else.
+        """
+        file = Path(path) / cls.FILE if Path(path).is_dir() else Path(path)
+        try:
+            arrays = _read_arrays(file)
+            provenance = json.loads(arrays["provenance"].item())
+            if not isinstance(provenance, dict):
+                raise ClipSegError("provenance is no JSON object")
+            return cls.of_arrays(arrays, provenance)
+        except FileNotFoundError as error:
+            raise ClipSegError(f"{file}: no such results file; run {cls.MADE_BY} first, or name its output folder") from error
+        except ClipSegError as error:
+            raise ClipSegError(f"{file}: not consistent ({error}); run {cls.MADE_BY} again") from error
+        # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
+        except Exception as error:
+            reason = one_line(error)[:200]
+            raise ClipSegError(f"{file}: not a {cls.FILE}, or damaged ({reason}); run {cls.MADE_BY} again") from error
+
+
 @dataclass(frozen=True, eq=False)
-class Results:
+class Results(SavedResults):
     """The counts of one evaluation, one row a sample; always sorted by key, whatever order it is made in.
 
     Attributes:
@@ -52,6 +108,8 @@ class Results:
     Raises:
         ClipSegError: no samples, a key twice, or counts that cannot be.
     """
+
+    FILE = "samples.npz"
 
     key: NDArray[np.str_]
     image_key: NDArray[np.str_]
@@ -130,8 +188,8 @@ class Results:
         hits, whole = (np.bincount(group, weights=column) for column in (intersections, unions))
         return float(np.divide(hits, whole, out=np.ones_like(hits), where=whole > 0).mean())
 
-    def save(self, folder: str | Path) -> None:
-        """Write `samples.npz`, `provenance.json` and `metrics.json` into `folder`; the same results give the same bytes."""
+    def arrays(self) -> dict[str, Any]:
+        """What `samples.npz` holds beside the provenance; the same results give the same bytes."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, *self._official_names())}
         for name in _INTEGERS:
             arrays[name] = getattr(self if name in ("height", "width") else self.counts, name).astype(np.int32)
@@ -140,31 +198,25 @@ class Results:
             arrays["subset_members"] = np.stack(list(self.subsets.values()), axis=1)
         if self.intensity is not None:
             arrays |= {name: getattr(self.intensity, column) for name, column in _INTENSITY.items()}
-        arrays |= {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
-        arrays["provenance"] = np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))
-        with atomic_write(Path(folder) / SAMPLES_FILE) as file:
-            np.savez_compressed(file, **arrays)
-        write_json(Path(folder) / "provenance.json", dict(self.provenance))
-        write_json(Path(folder) / "metrics.json", self.metrics())
+        return arrays | {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
 
-    @staticmethod
-    def load(path: str | Path) -> "Results":
-        """Read a results folder, or its `samples.npz`.
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> "Results":
+        """The inverse of `arrays`."""
+        columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, *_INTEGERS)}
+        for name in _LABELS:
+            columns[name].tolist()  # raises on code points that are none
+        counts = SampleCounts(*(columns.pop(name).astype(np.int64) for name in (field.name for field in fields(SampleCounts))))
+        for name in _OFFICIAL:
+            columns[name] = arrays.get(name)
+        if "subset_names" in arrays:
+            columns["subsets"] = dict(zip(arrays["subset_names"].tolist(), arrays["subset_members"].T, strict=True))
+        if "intensity_values" in arrays:
+            from clipseg.measure.intensity_columns import IntensityColumns
 
-        Raises:
-            ClipSegError: there is none, or it is damaged or something else.
-        """
-        file = Path(path) / SAMPLES_FILE if Path(path).is_dir() else Path(path)
-        try:
-            return _from_arrays(read_arrays(file))
-        except FileNotFoundError as error:
-            raise ClipSegError(f"{file}: no such results file; run evaluate.py first, or name its output folder") from error
-        except ClipSegError as error:
-            raise ClipSegError(f"{file}: not consistent ({error}); evaluate again") from error
-        # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
-        except Exception as error:
-            reason = one_line(error)[:200]
-            raise ClipSegError(f"{file}: not a results file, or damaged ({reason}); evaluate again") from error
+            columns["intensity"] = IntensityColumns(**{column: arrays[name] for name, column in _INTENSITY.items()})
+        threshold, seconds = arrays["threshold"].item(), arrays["seconds"].item()
+        return cls(**columns, counts=counts, threshold=threshold, seconds=seconds, provenance=provenance)
 
 
 def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) -> None:
@@ -196,32 +248,7 @@ def _check_optional(subsets: Mapping[str, NDArray[Any]], intensity: "IntensityCo
         raise ClipSegError(f"intensity tests of {len(intensity)} samples; expected {samples}")
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Results:
-    columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, *_INTEGERS)}
-    for name in _LABELS:
-        columns[name].tolist()  # raises on code points that are none
-    counts = SampleCounts(*(columns.pop(name).astype(np.int64) for name in (field.name for field in fields(SampleCounts))))
-    for name in _OFFICIAL:
-        columns[name] = arrays.get(name)
-    if "subset_names" in arrays:
-        columns["subsets"] = dict(zip(arrays["subset_names"].tolist(), arrays["subset_members"].T, strict=True))
-    if "intensity_values" in arrays:
-        from clipseg.measure.intensity_columns import IntensityColumns
-
-        columns["intensity"] = IntensityColumns(**{column: arrays[name] for name, column in _INTENSITY.items()})
-    provenance = json.loads(arrays["provenance"].item())
-    if not isinstance(provenance, dict):
-        raise ClipSegError("provenance is no JSON object")
-    return Results(
-        **columns,
-        counts=counts,
-        threshold=arrays["threshold"].item(),
-        seconds=arrays["seconds"].item(),
-        provenance=provenance,
-    )
-
-
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
+def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an `.npz` file by name.
 
     Raises:

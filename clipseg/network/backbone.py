@@ -162,7 +162,10 @@ class CLIPBackbone(nn.Module):
             texts = [texts]
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise ClipSegError(f"texts of type {type(texts).__name__}; expected a list of strings, such as ['a dog', 'sky']")
-        tokens = self.tokenizer(list(texts))
+        if not texts:
+            raise ClipSegError("no texts; pass at least one")
+        with torch.device("cpu"):  # where the tokenizer fills them in, whatever the default device
+            tokens = self.tokenizer(list(texts))
         encode = getattr(self.tokenizer, "encode", None)
         if encode is not None:
             # Only a row without padding can have been cut; two places are the start and end of text.
@@ -242,9 +245,14 @@ def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_p
     mixed = attend(q, k, v).transpose(1, 2).reshape(b, t, c)
     x = _added(x, block.ls_1(frozen_linear(mixed, attention.out_proj.weight, attention.out_proj.bias)))
     expand, contract = block.mlp.c_fc, block.mlp.c_proj
-    hidden = frozen_linear(block.ln_2(x), expand.weight, expand.bias)
+    hidden = _linear(expand, block.ln_2(x))
     hidden = quick_gelu_(hidden) if isinstance(block.mlp.gelu, QuickGELU) else block.mlp.gelu(hidden)
-    return _added(x, block.ls_2(frozen_linear(hidden, contract.weight, contract.bias)))
+    return _added(x, block.ls_2(_linear(contract, hidden)))
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer's product; what torch put in its place, such as a quantised one, computes in a way of its own."""
+    return frozen_linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
 
 
 def _added(x: Tensor, update: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from torch import nn
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
-from clipseg.network.tensor_files import UNNAMED, is_transformers_folder, quiet_hub, read_folder_weights
+from clipseg.network.tensor_files import UNNAMED, is_transformers_folder, plain_defaults, quiet_hub, read_folder_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
+@plain_defaults()
 def load_backbone(name: str, pretrained: str | Path | None, *, seed: int = 0) -> CLIPBackbone:
     """A frozen CLIP by name.
 

@@ -7,9 +7,12 @@ into one logit a pixel.
 
 import copy
 import math
+import numbers
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from clipseg.errors import ClipSegError, check_one_of
 from clipseg.network.backbone import Activations, CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
+from clipseg.network.tensor_files import plain_defaults
 
 # Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
 LARGEST_REDUCE_DIM, LARGEST_IMAGE_SIZE = 4096, 8192
@@ -57,6 +61,13 @@ class ModelConfig:
     image_tower_pretrained: bool | str = True
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(ModelConfig).items():
+            value = _plain(getattr(self, name))
+            if not _is_of(value, kind):
+                raise ClipSegError(
+                    f"{name}={value!r:.80} is of the wrong kind; expected {kind if get_args(kind) else kind.__name__}"
+                )
+            setattr(self, name, value)
         if self.image_tower is None and self.image_tower_pretrained is not True:
             raise ClipSegError(
                 f"image_tower_pretrained={self.image_tower_pretrained!r} without an image_tower; name one, or leave it out "
@@ -72,15 +83,28 @@ class ModelConfig:
         if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
             raise ClipSegError(f"image_size={self.image_size}; expected a side of 1 to {LARGEST_IMAGE_SIZE} pixels")
         layers = list(self.extract_layers)
-        if not all(isinstance(layer, int) for layer in layers):
-            raise ClipSegError(f"extract_layers={tuple(layers)} must be whole block indices, such as (3, 7, 9)")
-        self.extract_layers = tuple(layers)
         if not layers or layers != sorted(set(layers)) or layers[0] < 0:
             raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")
         if self.decoder == "deconv" and (len(layers) != 1 or self.head != "plain"):
             raise ClipSegError(
                 f"decoder=deconv takes one read-out and the plain head, not extract_layers={tuple(layers)}, head={self.head}"
             )
+
+
+def _plain(value: Any) -> Any:
+    """What a checkpoint can keep of a setting: numpy's integers as Python's, a path as a text, a list as a tuple."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(part) for part in value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the kind that an annotation names; no bool is an int."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(part, get_args(kind)[0]) for part in value)
+    return type(value) in (get_args(kind) or (kind,))
 
 
 class CLIPSeg(nn.Module):
@@ -139,23 +163,20 @@ class CLIPSeg(nn.Module):
         """Normalised pixels `[B, 3, H, W]` -> a `[B, 1 + h*w, C]` a read-out, shallow to deep, CLS first."""
         return self.backbone.activations(images, self.config.extract_layers)
 
-    def decode(self, acts: Sequence[Tensor], cond: Tensor, image_index: Tensor | None = None) -> Tensor:
+    def decode(self, acts: Sequence[Tensor], cond: Tensor, image_index: Tensor | Sequence[int] | None = None) -> Tensor:
         """Answer N prompts over B encoded images.
 
         Args:
             acts: what `activations` returned (a plain tuple of tensors must come from square images).
             cond: float `[N, E]`, not normalised.
-            image_index: int64 `[N]`, the image in `acts` each prompt asks about; by default prompt n asks image n.
+            image_index: int64 `[N]` or a list, the image in `acts` each prompt asks about; by default prompt n asks image n.
 
         Returns:
             logits `[N, H, W]` of the images' size.
         """
         if cond.ndim != 2 or cond.shape[1] != self.backbone.embed_dim:
             raise ClipSegError(f"condition of shape {tuple(cond.shape)}; expected [N, {self.backbone.embed_dim}]")
-        if image_index is None:
-            image_index = torch.arange(len(cond), device=cond.device)
-        if len(image_index) != len(cond):
-            raise ClipSegError(f"image_index names {len(image_index)} images for {len(cond)} conditions")
+        image_index = _checked_index(image_index, cond, images=len(acts[0]))
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
         if torch.is_grad_enabled():
             return self.decoder(acts, cond, image_index, grid)
@@ -172,6 +193,26 @@ def _blocks(cond: Tensor, image_index: Tensor) -> Iterator[tuple[Tensor, Tensor]
     return zip(cond.split(PROMPTS_AT_ONCE), image_index.split(PROMPTS_AT_ONCE), strict=True)
 
 
+def _checked_index(image_index: Tensor | Sequence[int] | None, cond: Tensor, *, images: int) -> Tensor:
+    """The image that each of N conditions asks about, int64 `[N]`; on a GPU, for which all would wait, values pass unread."""
+    if image_index is None:
+        image_index = torch.arange(len(cond), device=cond.device)
+    if isinstance(image_index, Tensor):
+        index = image_index
+    else:
+        try:
+            index = torch.tensor([operator.index(image) for image in image_index], dtype=torch.int64, device=cond.device)
+        except TypeError as error:
+            raise ClipSegError(f"image_index={image_index!r:.80}; expected whole numbers") from error
+    if index.shape != (len(cond),):
+        raise ClipSegError(f"image_index {list(index.shape)} for {len(cond)} conditions; expected the image of each")
+    if len(index) and (
+        index.dtype not in (torch.int64, torch.int32) or (index.is_cpu and not 0 <= index.min() <= index.max() < images)
+    ):
+        raise ClipSegError(f"image_index names images that are not there; expected whole numbers from 0 to {images - 1}")
+    return index.long()
+
+
 def _check_image_size(image_size: int, backbone: CLIPBackbone) -> None:
     if image_size < 1 or image_size % backbone.patch_size:
         raise ClipSegError(f"image_size={image_size} is not a multiple of {backbone.name}'s patch size {backbone.patch_size}")
@@ -186,8 +227,9 @@ def _square_grid(tokens: int) -> tuple[int, int]:
     return side, side
 
 
+@plain_defaults()
 def create_model(
-    backbone: str = ModelConfig.backbone, pretrained: str | None = ModelConfig.pretrained, **options: Any
+    backbone: str = ModelConfig.backbone, pretrained: str | Path | None = ModelConfig.pretrained, **options: Any
 ) -> CLIPSeg:
     """Build a model with a fresh decoder.
 
@@ -206,7 +248,7 @@ def create_model(
     known = [field.name for field in fields(ModelConfig)]
     if unknown := sorted(options.keys() - set(known)):
         raise ClipSegError(f"create_model takes no {unknown[0]!r}; expected {', '.join(known)}")
-    config = ModelConfig(backbone=backbone, pretrained=pretrained, **options)
+    config = ModelConfig(backbone=backbone, pretrained=_plain(pretrained), **options)
     return CLIPSeg(build_backbone(config), config)
 
 

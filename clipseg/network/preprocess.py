@@ -144,7 +144,8 @@ def normalise(images: Tensor) -> Tensor:
 @functools.cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation, each `[3, 1, 1]`: kept, since bringing them to a GPU would wait for all it has to do."""
-    return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (MEAN, STD))
+    return mean, std
 
 
 def resize_masks(masks: Sequence[Tensor], size: tuple[int, int], *, resize: Resize = "squash") -> Tensor:

@@ -159,14 +159,36 @@ def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:
 
 
 @contextlib.contextmanager
+def plain_defaults() -> Iterator[None]:
+    """Build in float32 on the CPU, whatever `torch.set_default_dtype` and `set_default_device` say."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Let the Hugging Face hub's client report errors alone: offline, its retries are 20 lines before the one that counts."""
+    """Let the Hugging Face hub's client report errors alone, and take what is cached at once where the hub does not answer.
+
+    Left to itself it tries again for a quarter of a minute a file, in 20 lines.
+    """
+    from huggingface_hub import constants, get_session
+
     logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
     logger.setLevel(logging.ERROR)
     try:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=10)
+        except Exception:  # of whichever HTTP client it was built on; and where it was told that it is offline
+            constants.HF_HUB_OFFLINE = True
         yield
     finally:
+        constants.HF_HUB_OFFLINE = offline
         logger.setLevel(level)
 
 

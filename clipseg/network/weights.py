@@ -1,10 +1,11 @@
 """Trained models in, whatever wrote them, and decoders out: which kind of file it is gets found out by looking at it."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -18,6 +19,7 @@ from clipseg.network.tensor_files import (
     check_archive,
     check_tensors,
     is_transformers_folder,
+    plain_defaults,
     quiet_hub,
     read_weights,
     shapes_of,
@@ -36,8 +38,9 @@ class Chosen(NamedTuple):
     image_tower_pretrained: str | Path | None
 
 
+@plain_defaults()
 def load(
-    x: str | Path,
+    x: str | os.PathLike[str],
     *,
     device: str | torch.device = "cpu",
     pretrained: str | Path | None = None,
@@ -50,7 +53,7 @@ def load(
         x: a run folder (its last checkpoint) or checkpoint file of train.py; a released folder; a state dict of the authors
             (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth); a folder in transformers' layout, or the name of one on the
             Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the bundled model.
-        device: where the model goes.
+        device: where the model goes; "auto" is a GPU where there is one.
         pretrained: where CLIP's weights come from when x holds the decoder alone: an open_clip tag, or a local file or
             folder. By default what the file says; for the authors' files "openai".
         extract_layers: read-outs other than those the file says; for the authors' files, which do not say it, (3, 6, 9)
@@ -68,14 +71,32 @@ def load(
     if image_tower_pretrained is not None and model.config.image_tower is None:
         raise ClipSegError(f"{path}: has no image tower but CLIP's; leave image_tower_pretrained out")
     try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(torch.device(device)).eval()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ClipSegError(
             f"device={str(device)!r} cannot be used ({one_line(error)[:160]}); choose cpu, or cuda where there is one"
         ) from error
 
 
-def _locate(x: str | Path) -> Path:
+def trained_model(model: CLIPSeg | str | os.PathLike[str]) -> CLIPSeg:
+    """A model in evaluation mode: what `load` takes is loaded, what torch has wrapped (`DataParallel`, `compile`) is unwrapped.
+
+    Raises:
+        ClipSegError: neither.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return load(model)
+    found = getattr(model, "module", getattr(model, "_orig_mod", model))
+    if not isinstance(found, CLIPSeg):
+        raise ClipSegError(f"model of type {type(model).__name__}; expected what clipseg.load returns, or what it takes")
+    return found.eval()
+
+
+def _locate(x: str | os.PathLike[str]) -> Path:
+    if not isinstance(x, (str, os.PathLike)):
+        raise ClipSegError(f"a model to load of type {type(x).__name__}; expected weights, a run folder, a hub name or mini")
     if x == "mini":
         if not MINI_PATH.is_dir():
             raise ClipSegError(f"{MINI_PATH}: the bundled model is missing; install the package anew")
@@ -189,17 +210,10 @@ def _model_config(fields: Any, path: Path) -> ModelConfig:
     if not isinstance(fields, dict) or not fields.keys() <= known:
         unknown = ", ".join(sorted(map(str, fields.keys() - known))) if isinstance(fields, dict) else "it is missing"
         raise ClipSegError(f"{path}: no model_config of this version ({unknown}); load it with the version that wrote it")
-    kinds = get_type_hints(ModelConfig)
-    if wrong := [key for key, value in fields.items() if not _is_of(value, kinds[key])]:
-        raise ClipSegError(f"{path}: model_config holds a value of the wrong kind ({', '.join(wrong)}); fetch the file again")
-    return ModelConfig(**fields)
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of the kind that an annotation names; a list stands for a tuple, but no bool for an int."""
-    if get_origin(kind) is tuple:
-        return isinstance(value, (list, tuple)) and all(_is_of(part, get_args(kind)[0]) for part in value)
-    return type(value) in (get_args(kind) or (kind,))
+    try:
+        return ModelConfig(**fields)
+    except ClipSegError as error:
+        raise ClipSegError(f"{path}: model_config: {error}") from error
 
 
 def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mapping[str, Any]) -> None:

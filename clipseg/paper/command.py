@@ -6,17 +6,17 @@ from pathlib import Path
 
 from clipseg.errors import ClipSegError
 from clipseg.measure.metrics import DEFINITIONS
-from clipseg.measure.results import SAMPLES_FILE, Results
+from clipseg.measure.results import Results
 from clipseg.paper.formats import to_markdown, write_tables
 from clipseg.paper.tables import Measured, paper_tables
 from clipseg.run.benchmarks import PROTOCOLS
-from clipseg.studies.visual_prompts.numbers import DELTAS_FILE, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.zero_shot.results import CONFUSION_FILE, MulticlassResults
 
 READERS: dict[str, Callable[[Path], Measured | PromptDeltas]] = {
-    SAMPLES_FILE: Results.load,
+    Results.FILE: Results.load,
     CONFUSION_FILE: MulticlassResults.load,
-    DELTAS_FILE: PromptDeltas.load,
+    PromptDeltas.FILE: PromptDeltas.load,
 }
 
 

@@ -11,7 +11,7 @@ from clipseg.data.mini.phrasecut import default_root, materialize
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json
 from clipseg.measure.alignment import Runs, load_runs
-from clipseg.measure.results import SAMPLES_FILE
+from clipseg.measure.results import Results
 from clipseg.network.model import create_model
 from clipseg.paper.page import write_miniature
 from clipseg.paper.questions import sections
@@ -19,7 +19,7 @@ from clipseg.prompts.attention import choose_variants
 from clipseg.run.distributed import Processes, choose_device, started
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import EvaluationData, TrainConfig
-from clipseg.studies.visual_prompts.numbers import DELTAS_FILE, PromptDeltas
+from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
 
 SPLIT = "test"  # of the study
@@ -50,7 +50,7 @@ def run_folders(jobs: Sequence[TrainConfig]) -> dict[tuple[str, int], Path]:
     folders: dict[tuple[str, int], Path] = {}
     for job in jobs:
         run, folder = (job.experiment, job.seed), Path(job.out)
-        if not any(folder.glob(f"eval/*/{SAMPLES_FILE}")):
+        if not any(folder.glob(f"eval/*/{Results.FILE}")):
             continue
         if run in folders:
             raise ClipSegError(f"{folders[run]} and {folder}: both are {job.experiment} with seed {job.seed}; sweep each once")
@@ -66,7 +66,7 @@ def visual_prompt_study(folder: Path, device: str, processes: Processes) -> Prom
     data = {"root": "mini", "version": default_root().name}
     config = {"data": data, "backbone": model.backbone.checksum(), "protocol": "released"}
     origin = provenance(config, device) | {"benchmark": "visual_prompts", "split": SPLIT}
-    if (folder / DELTAS_FILE).is_file():
+    if (folder / PromptDeltas.FILE).is_file():
         found = PromptDeltas.load(folder)
         if found.provenance == origin:
             return found

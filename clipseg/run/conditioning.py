@@ -1,6 +1,5 @@
 """A batch's prompts -> conditions: phrases in templates, support images engineered on the device, embedded and mixed."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +12,12 @@ from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, normalise, resize_images, resize_objects
+from clipseg.network.text_cache import TextCache
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.prompts.visual import VARIANTS, engineer
 from clipseg.ragged import send
 from clipseg.run.settings import PromptSettings
-
-TEXTS_KEPT = 65_536  # embeddings of 2 KB each
 
 
 class Conditioner:
@@ -48,20 +46,21 @@ class Conditioner:
         self.variant = settings.visual_prompt
         self.least, self.most = settings.text_weight
         self.ensemble = settings.ensemble
-        self.known = TextCache(TEXTS_KEPT)
+        self.known = TextCache()
 
     def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
         with record_function("text"):
             conditions = self.texts(model, batch.phrases, batch.seeds)
-        if not batch.support_images:
+        index = torch.cat([batch.support_index, batch.blank_index])
+        if not len(index):
             return conditions
         with record_function("prompt images"):
-            visual = self.embed(model, batch.support_images, batch.support_masks)
+            visual = self.visual(model, batch)
         drawn = [np.random.default_rng((seed, 1)).uniform(self.least, self.most) for seed in batch.seeds]
-        weight = send(torch.tensor(drawn, dtype=visual.dtype), visual.device)[batch.support_index, None]
-        mixed = weight * conditions[batch.support_index] + (1 - weight) * visual
-        return conditions.index_copy(0, batch.support_index, mixed)
+        weight = send(torch.tensor(drawn, dtype=visual.dtype), visual.device)[index, None]
+        mixed = weight * conditions[index] + (1 - weight) * visual
+        return conditions.index_copy(0, index, mixed)
 
     def texts(self, model: CLIPSeg, phrases: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """The embeddings of N phrases, float `[N, E]`; each seed draws the phrase's template."""
@@ -77,33 +76,18 @@ class Conditioner:
         on_gpu = next(model.decoder.parameters()).is_cuda
         return self.known.encode(model, texts) if on_gpu else model.encode_text(texts)
 
-    def embed(self, model: CLIPSeg, images: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-        """CLIP's embeddings of M engineered support images, float `[M, E]`, not normalised; arguments as in `Batch`."""
+    def visual(self, model: CLIPSeg, batch: Batch) -> Tensor:
+        """CLIP's embeddings of M engineered support images, then of K blank ones, float `[M + K, E]`, not normalised."""
         size = (model.config.image_size, model.config.image_size)
-        shown, inside = resize_images(images, size, resize=self.resize), resize_objects(masks, size, resize=self.resize)
-        return embed_prompt_images(model.backbone, shown, inside, self.variant)
-
-
-class TextCache:
-    """The embeddings of the last `most` texts, by the text in its template; CLIP's text tower is frozen."""
-
-    def __init__(self, most: int):
-        self.most = most
-        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
-
-    def encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
-        """As `model.encode_text`; only texts that are not known pass the tower, each once."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
-        if missing:
-            # A copy each: a view would keep all that it was computed with.
-            self._embeddings |= {text: row.clone() for text, row in zip(missing, model.encode_text(missing), strict=True)}
         found = []
-        for text in texts:
-            self._embeddings.move_to_end(text)
-            found.append(self._embeddings[text])
-        while len(self._embeddings) > self.most:
-            self._embeddings.popitem(last=False)
-        return torch.stack(found)
+        if batch.support_images:
+            shown = resize_images(batch.support_images, size, resize=self.resize)
+            inside = resize_objects(batch.support_masks, size, resize=self.resize)
+            found.append(embed_prompt_images(model.backbone, shown, inside, self.variant))
+        if len(batch.blank_index):
+            nothing = model.encode_image(torch.zeros(1, 3, *size, device=batch.blank_index.device))
+            found.append(nothing.expand(len(batch.blank_index), -1))
+        return torch.cat(found)
 
 
 def embed_prompt_images(
@@ -114,7 +98,7 @@ def embed_prompt_images(
     Args:
         backbone: whose image tower embeds.
         images: float `[N, 3, H, W]` in [0, 1], not yet normalised.
-        masks: `[N, H, W]`, bool or 0 and 1; none empty.
+        masks: `[N, H, W]`, bool or 0 and 1; of an empty one all is background.
         variant: one of `prompts.attention.ALL_VARIANTS`.
         size: side of the image that CLIP sees, in pixels, by default the images' own.
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
-from clipseg.measure.paper import paper_beside
 from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize
@@ -42,14 +41,17 @@ class Job:
 
 
 def phrasecut(job: Job) -> None:
-    """Measure masks by phrases (Tab. 3), or by visual prompts alone, on phrases that occur more than once (Tab. 9)."""
+    """Measure masks by phrases (Tab. 3), or by visual prompts alone (Tab. 9)."""
     measure(job, phrasecut_data(job))
 
 
 def phrasecut_data(job: Job) -> PhraseCut:
     """The split in PhraseCut's layout that a job names, whole images."""
     config = job.config
-    options = ReaderOptions(seed=config.seed, visual_support=config.benchmark == "phrasecut_visual")
+    if config.benchmark == "phrasecut_visual":
+        options = visual_evaluation(seed=config.seed, protocol=config.protocol)
+    else:
+        options = ReaderOptions(seed=config.seed)
     return PhraseCut(job.root, options, split=config.split, leniency=config.data)
 
 
@@ -116,6 +118,8 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
+        from clipseg.measure.paper import paper_beside  # at the end, as all that pages need
+
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
 

@@ -49,6 +49,7 @@ class DataSettings(LoaderSettings, Leniency):
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
     negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
+    singletons: str = "text"  # with visual_support, phrases that occur once: asked by text, by a blank image, or leave_out
 
     def __post_init__(self) -> None:
         super().__post_init__()

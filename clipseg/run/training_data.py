@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions
+from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
@@ -27,6 +27,7 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
         phrases_per_image=config.training.phrases_per_image,
         negatives=data.negatives,
         visual_support=data.visual_support,
+        singletons=data.singletons,
         exclude=_excluded(data),
     )
     if data.format == "coco20i":
@@ -59,7 +60,7 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
         config: names the data.
         root: where it lies.
         split: of it.
-        visual: on PhraseCut, asked for by another sample of the phrase, where there is one.
+        visual: on PhraseCut, asked for by a sample of the phrase, as `config.protocol` says.
 
     Raises:
         ClipSegError: as in `training_data`.
@@ -78,7 +79,7 @@ def validation_data(config: TrainConfig, root: Path, split: str, *, visual: bool
         from clipseg.data.readers.folder import FolderData
 
         return FolderData(root, split=split)
-    options = ReaderOptions(seed=config.seed, visual_support=visual)
+    options = visual_evaluation(seed=config.seed, protocol=config.protocol) if visual else ReaderOptions(seed=config.seed)
     return PhraseCut(root, options, split=split, leniency=data)
 
 

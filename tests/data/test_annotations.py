@@ -102,6 +102,10 @@ def test_packed_strings_are_the_strings(strings: list[str]) -> None:
         ({"Polygons": [[[[1, 1], [2, float("inf")], [4, 4]]]]}, "coordinate inf"),
         ({"Polygons": [[[[1, 1], [2, -(2**63)], [4, 4]]]]}, "coordinate 9.2"),
         ({"Polygons": [[[[1, 1], [2, 10**30], [4, 4]]]]}, r"expected a list of \[x, y\] pairs"),
+        ({"instance_boxes": [[1, 1, 5]]}, r"instance_boxes is \[\[1, 1, 5\]\]; expected a list of \[x, y, width, height\]"),
+        ({"instance_boxes": 7}, "instance_boxes is 7"),
+        ({"instance_boxes": [[1, 1, "5", 5]]}, "instance_boxes is"),
+        ({"instance_boxes": [[1, 1, 0.5, 10**400]]}, "instance_boxes is"),
         ({"phrase": None}, "phrase is None; expected text"),
         ({"phrase": "\ud800"}, "expected text"),
         ({"task_id": 7}, "task_id is 7"),
@@ -124,6 +128,14 @@ def test_a_malformed_task_is_named(tmp_path: Path, change: dict[str, Any], messa
     assert list(kept.keys) == ["train/7__0", "train/7__9"]
     assert problems == [str(caught.value)]
     assert [len(kept.polygons(task)) for task in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "boxless"),
+    [([[1, 1, 0, 5], [1, 1, 5, 0.0]], True), ([[1, 1, 0, 5], [1, 1, 5, 0.5]], False), ([], False), (None, False)],
+)
+def test_boxes_without_area(tmp_path: Path, boxes: Any, boxless: bool) -> None:
+    assert read(tmp_path, TASK | {"instance_boxes": boxes}).boxless.tolist() == [boxless]
 
 
 def test_a_task_id_may_not_come_twice(tmp_path: Path) -> None:

@@ -337,6 +337,27 @@ def test_degenerate_polygons_stop_the_reader_unless_allowed(phrasecut_root: Fact
     assert PhraseCut(root, leniency=Leniency(allow_degenerate=True))[0].tasks[0].official.sum() == 5
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_tasks_whose_boxes_have_no_area_are_never_asked_but_may_be_a_support(phrasecut_root: Factory, training: bool) -> None:
+    root = phrasecut_root(2, splits=("train",))
+    change(
+        root / "refer_train.json", lambda tasks: [t.update(instance_boxes=[[1, 1, 0, 5]]) for t in tasks if t["image_id"] == 2]
+    )
+    options = ReaderOptions(training=training, visual_support=True, singletons="leave_out", self_support=False)
+    data = PhraseCut(root, options)
+    assert data.image_ids.tolist() == [1]
+    asked = [task for epoch in range(2) for item in range(len(data)) for task in data[epoch, item].tasks]
+    assert {task.key.split("__")[0] for task in asked} == {"train/1"}
+    of_the_other = PhraseCut(root, leniency=Leniency(allow_degenerate=True))[1]
+    assert of_the_other.image_key == "2"
+    for task in asked:
+        (same,) = [other for other in of_the_other.tasks if other.phrase == task.phrase]
+        assert training or torch.equal(task.support.mask, same.mask)
+    change(root / "refer_train.json", lambda tasks: [t.update(instance_boxes=[[1, 1, 0, 5]]) for t in tasks])
+    with pytest.raises(ClipSegError, match="no task"):
+        PhraseCut(root, options)
+
+
 def test_points_outside_the_image_and_empty_phrases_work(phrasecut_root: Factory) -> None:
     root = phrasecut_root(1)
     everywhere = [[[[-50, -50], [200, -50], [200, 200], [-50, 200]]]]

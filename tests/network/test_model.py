@@ -1,5 +1,7 @@
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -52,6 +54,14 @@ def test_many_prompts_an_image_equal_one_by_one(model: CLIPSeg):
 
 
 @torch.no_grad()
+def test_the_images_asked_about_may_be_a_list(model: CLIPSeg):
+    acts = model.activations(images())
+    expected = model.decode(acts, conditions(3), torch.tensor([2, 0, 0]))
+    for index in ([2, 0, 0], (2, 0, 0), np.array([2, 0, 0]), torch.tensor([2, 0, 0], dtype=torch.int32)):
+        assert torch.equal(model.decode(acts, conditions(3), index), expected)
+
+
+@torch.no_grad()
 def test_texts_are_conditions(model: CLIPSeg):
     texts = ["a dog", "sky", "a kite"]
     assert torch.equal(model(images(), texts), model(images(), model.encode_text(texts)))
@@ -85,7 +95,12 @@ def test_only_the_decoder_learns():
     [
         (lambda m: m(images(), conditions(2)), "2 conditions for 3 images"),
         (lambda m: m(images(), torch.zeros(3, 512)), r"shape \(3, 512\); expected \[N, 24\]"),
-        (lambda m: m.decode(m.activations(images()), conditions(2), torch.tensor([0])), "1 images for 2 conditions"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), torch.tensor([0])), r"image_index \[1\] for 2 conditions"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), [0, 3]), "whole numbers from 0 to 2"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), [0, -1]), "whole numbers from 0 to 2"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), torch.tensor([0.0, 1.0])), "whole numbers from 0 to 2"),
+        (lambda m: m.decode(m.activations(images()), conditions(2), ["0", "1"]), "expected whole numbers"),
+        (lambda m: m.encode_text([]), "no texts"),
         (lambda m: m(images(size=(60, 64)), conditions(3)), "60x64 .* patch size 16"),
     ],
 )
@@ -102,6 +117,14 @@ def test_calls_it_refuses(model: CLIPSeg, call, message: str):
         ({"reduce_dim": 18}, "reduce_dim=18"),
         ({"extract_layers": (7, 3)}, "ascending"),
         ({"extract_layers": ()}, "ascending"),
+        ({"extract_layers": ("3", "7")}, "wrong kind"),
+        ({"extract_layers": 3}, "wrong kind"),
+        ({"reduce_dim": "64"}, "reduce_dim='64' is of the wrong kind; expected int"),
+        ({"reduce_dim": True}, "wrong kind"),
+        ({"image_size": 352.0}, "wrong kind"),
+        ({"image_size": None}, "wrong kind"),
+        ({"backbone": None}, "wrong kind"),
+        ({"head": ["plain"]}, "wrong kind"),
         ({"extract_layers": (-1, 3)}, "ascending"),
         ({"decoder": "deconv"}, "one read-out"),
     ],
@@ -109,6 +132,12 @@ def test_calls_it_refuses(model: CLIPSeg, call, message: str):
 def test_configs_that_do_not_exist(settings: dict[str, object], message: str):
     with pytest.raises(ClipSegError, match=message):
         ModelConfig(**settings)
+
+
+def test_whole_numbers_of_numpy_and_paths_become_what_a_checkpoint_keeps():
+    config = ModelConfig(image_size=np.int64(176), extract_layers=list(np.array([3, 7])), pretrained=Path("clip.pt"))
+    assert config == ModelConfig(image_size=176, extract_layers=(3, 7), pretrained="clip.pt")
+    assert {type(value) for value in (config.image_size, *config.extract_layers)} == {int}
 
 
 def test_configs_that_do_not_fit_the_backbone():

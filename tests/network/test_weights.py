@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from clipseg.errors import ClipSegError
-from clipseg.network.clip_weights import load_backbone
+from clipseg.network.clip_weights import find_weights, load_backbone
 from clipseg.network.formats import authors as authors_layout
 from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.formats.transformers_config import read_folder_config
@@ -264,7 +264,7 @@ def test_another_clip_than_the_decoders_is_refused(model: CLIPSeg, folder: Path,
         ({"model": {}}, "missing reductions.0.weight"),
         ({"model_config": None}, "no model_config"),
         ({"model_config": {"width": 3}}, "no model_config of this version .*width"),
-        ({"model_config": {"extract_layers": [3], "reduce_dim": "x"}}, "value of the wrong kind"),
+        ({"model_config": {"extract_layers": [3], "reduce_dim": "x"}}, "model_config: reduce_dim='x' is of the wrong kind"),
     ],
 )
 def test_a_spoilt_checkpoint(model: CLIPSeg, tmp_path: Path, changes: dict[str, Any], message: str):
@@ -463,6 +463,35 @@ def test_a_hub_name_offline(monkeypatch: pytest.MonkeyPatch):
 def test_a_hub_name_online(clip_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(clip_folder))
     assert same_logits(load("CIDAS/clipseg-rd64-refined"), load(clip_folder))
+
+
+def test_offline_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    slept: list[float] = []
+    monkeypatch.setattr(_http.time, "sleep", slept.append)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ClipSegError, match="not cached and cannot be downloaded"):
+        find_weights("ViT-B-32-quickgelu", "openai")
+    with pytest.raises(ClipSegError, match="not to be had from the hub"):
+        load("CIDAS/clipseg-rd64-refined")
+    assert not slept
+    assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("x", [None, 3, ["mini"], b"mini"])
+def test_what_is_no_name_of_a_model(x: Any):
+    with pytest.raises(ClipSegError, match="a model to load of type"):
+        load(x)
+
+
+def test_the_device_may_be_chosen_for_you():
+    assert load("mini", device="auto").decoder.film.scale.weight.device.type in ("cpu", "cuda")
+    with pytest.raises(ClipSegError, match="device='None' cannot be used"):
+        load("mini", device=None)
 
 
 def test_a_device_that_is_not_there(clip_folder: Path):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
 from clipseg.network.model import create_model
-from clipseg.run.conditioning import Conditioner, TextCache
+from clipseg.run.conditioning import Conditioner
 from clipseg.run.settings import PromptSettings
 
 
@@ -61,7 +61,7 @@ def test_items_are_functions_of_seed_epoch_and_index(phrasecut_root):
 
 def test_visual_evaluation_leaves_out_phrases_that_occur_once_and_never_shows_the_task_itself(phrasecut_root):
     root = phrasecut_root(n=4, splits=("test",))
-    data = PhraseCut(root, ReaderOptions(visual_support=True), split="test")
+    data = PhraseCut(root, visual_evaluation(seed=0, protocol="paper"), split="test")
     tasks = [(sample, task) for sample in items(data) for task in sample.tasks]
     assert all(task.support is not None for _, task in tasks)
     assert not any(
@@ -95,7 +95,7 @@ def test_text_weight_one_is_the_text_and_zero_the_image(phrasecut_root, model):
     assert torch.allclose(text, model.encode_text(batch.phrases), atol=1e-6)
     visual = Conditioner(PromptSettings(text_weight=[0, 0]))
     conditions = visual(model, batch)[batch.support_index]
-    assert torch.allclose(conditions, visual.embed(model, batch.support_images, batch.support_masks), atol=1e-5)
+    assert torch.allclose(conditions, visual.visual(model, batch), atol=1e-5)
 
 
 def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
@@ -136,18 +136,3 @@ def test_crops_have_a_key_of_their_own(phrasecut_root):
     cropped = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True)))}
     whole = {tuple(sample.image.shape[1:]) for sample in items(PhraseCut(root, ReaderOptions(training=True, crop=False)))}
     assert (cropped, whole) == ({(48, 48)}, {(48, 64), (64, 48)})
-
-
-def test_kept_texts_are_those_computed_and_the_oldest_goes(model, monkeypatch):
-    asked = []
-    encode_text = model.encode_text
-    monkeypatch.setattr(model, "encode_text", lambda texts: asked.append(list(texts)) or encode_text(texts))
-    cache = TextCache(2)
-    first = cache.encode(model, ["a dog", "sky", "a dog"])
-    assert torch.equal(first[0], first[2])
-    torch.testing.assert_close(first[:2], encode_text(["a dog", "sky"]))
-    assert torch.equal(cache.encode(model, ["a dog"])[0], first[0])
-    cache.encode(model, ["grass"])
-    assert torch.equal(cache.encode(model, ["a dog"])[0], first[0])
-    cache.encode(model, ["sky"])
-    assert asked == [["a dog", "sky"], ["grass"], ["sky"]]

@@ -10,15 +10,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from clipseg.files import write_json
 from clipseg.measure.figures import over_input_size
 from clipseg.measure.page import page_title, write_page
+from clipseg.measure.results import SavedResults
 from clipseg.measure.significance import Interval
 from clipseg.measure.tables import monospaced
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizeCurves:
+class SizeCurves(SavedResults):
     """What was measured at several sizes.
 
     Attributes:
@@ -71,8 +71,7 @@ class SizeCurves:
 
     def write(self, folder: Path) -> None:
         """Write `metrics.json`, `provenance.json` and `report.html` into `folder`."""
-        write_json(folder / "provenance.json", dict(self.provenance))
-        write_json(folder / "metrics.json", self.metrics())
+        self.save(folder)
         facts = {name: str(value) for name, value in self.provenance.items() if isinstance(value, (str, int, float))}
         chart = over_input_size(
             self.sizes,

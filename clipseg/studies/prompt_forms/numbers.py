@@ -6,6 +6,7 @@ Made from results alone; values are in percent, differences in points.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,7 +15,7 @@ from clipseg.measure.alignment import check_same_samples, sample_values
 from clipseg.measure.figures import form_bars
 from clipseg.measure.page import page_title, write_page
 from clipseg.measure.report import provenance_parts
-from clipseg.measure.results import Results
+from clipseg.measure.results import Results, SavedResults
 from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, holm_outcomes, paired_t
 from clipseg.measure.tables import monospaced
 
@@ -45,20 +46,38 @@ class FormEffect:
 
 
 @dataclass(frozen=True)
-class FormComparison:
+class FormComparison(SavedResults):
     """Results by form, and the effect of each form, in the same order."""
 
     forms: Mapping[str, Results]
     effects: Sequence[FormEffect]
+    provenance: Mapping[str, Any]
 
     @property
     def bare(self) -> Results:
-        """What the others are compared with."""
+        """The results that the others are compared with."""
         return self.forms[BARE]
 
+    def metrics(self) -> dict[str, float]:
+        """The figures of each form as `form/<name>/<figure>`, those of the tables as fractions; and samples."""
+        figures: dict[str, float] = {}
+        for name, results in self.forms.items():
+            metrics = results.metrics()
+            figures |= {f"form/{name}/{figure}": metrics[figure] for figure in ("miou", "iou_fg", "iou_bin", "miou_best", "ap")}
+        for effect in self.effects:
+            if effect.p_holm is not None:
+                figures[f"form/{effect.form}/difference_points"] = effect.difference
+                figures[f"form/{effect.form}/p_holm"] = effect.p_holm
+        return figures | {"samples": len(self.bare), "seconds": self.bare.seconds, "threshold": self.bare.threshold}
 
-def compare_forms(forms: Mapping[str, Results], *, seed: int = 0) -> FormComparison:
-    """Compare each form with the bare phrase, which is among them; `seed` is of the bootstraps.
+
+def compare_forms(forms: Mapping[str, Results], *, provenance: Mapping[str, Any], seed: int = 0) -> FormComparison:
+    """Compare each form with the bare phrase, which is among them.
+
+    Args:
+        forms: name -> results.
+        provenance: of the comparison.
+        seed: of the bootstraps.
 
     Raises:
         ClipSegError: the results are not of the same samples.
@@ -81,21 +100,7 @@ def compare_forms(forms: Mapping[str, Results], *, seed: int = 0) -> FormCompari
         )
         for name, iou in values.items()
     ]
-    return FormComparison(forms, effects)
-
-
-def forms_metrics(comparison: FormComparison) -> dict[str, float]:
-    """What `metrics.json` holds: the figures of each form as `form/<name>/<figure>`, of the tables fractions; and samples."""
-    figures: dict[str, float] = {}
-    for name, results in comparison.forms.items():
-        metrics = results.metrics()
-        figures |= {f"form/{name}/{figure}": metrics[figure] for figure in ("miou", "iou_fg", "iou_bin", "miou_best", "ap")}
-    for effect in comparison.effects:
-        if effect.p_holm is not None:
-            figures[f"form/{effect.form}/difference_points"] = effect.difference
-            figures[f"form/{effect.form}/p_holm"] = effect.p_holm
-    bare = comparison.bare
-    return figures | {"samples": len(bare), "seconds": bare.seconds, "threshold": bare.threshold}
+    return FormComparison(forms, effects, provenance)
 
 
 def form_cells(comparison: FormComparison) -> list[tuple[str, ...]]:

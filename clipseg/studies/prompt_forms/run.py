@@ -10,7 +10,6 @@ import torch
 from tqdm import tqdm
 
 from clipseg.errors import ClipSegError
-from clipseg.files import write_json
 from clipseg.measure.results import Results
 from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
@@ -24,7 +23,6 @@ from clipseg.studies.prompt_forms.numbers import (
     FormComparison,
     compare_forms,
     format_forms,
-    forms_metrics,
     write_forms_report,
 )
 
@@ -82,11 +80,10 @@ class PromptForms:
         }
 
     def write(self, folder: Path, comparison: FormComparison) -> None:
-        """Write a results folder a form, and `metrics.json`, `provenance.json` and `report.html` of their comparison."""
+        """Write a results folder a form, and those of their comparison with a page."""
         for name, results in comparison.forms.items():
             results.save(folder / name)
-        write_json(folder / "metrics.json", forms_metrics(comparison))
-        write_json(folder / "provenance.json", dict(self.evaluation.provenance))
+        comparison.save(folder)
         write_forms_report(folder, comparison)
 
 
@@ -101,6 +98,6 @@ def prompt_forms(job: Job) -> None:
     study = PromptForms(evaluation=evaluation_of(job, phrasecut_data(job)), forms=FORMS)
     forms = study.run(progress=f"evaluating {job.config.split}")
     if job.processes.is_main:
-        comparison = compare_forms(forms, seed=job.config.seed)
+        comparison = compare_forms(forms, provenance=study.evaluation.provenance, seed=job.config.seed)
         study.write(job.folder, comparison)
         print(format_forms(comparison))

@@ -4,23 +4,19 @@ A results folder holds `prompt_deltas.npz` (all of `PromptDeltas`; enough for ev
 images), `metrics.json` (flat, name -> number) and `provenance.json`. Needs no torch. Source: the paper's Tab. 2.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.errors import ClipSegError, one_line
-from clipseg.files import atomic_write, write_json
+from clipseg.errors import ClipSegError
 from clipseg.measure.paper import PROMPT_DELTAS
-from clipseg.measure.results import read_arrays
+from clipseg.measure.results import SavedResults
 from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
 from clipseg.measure.tables import monospaced
 
-DELTAS_FILE = "prompt_deltas.npz"
 COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "objects", "paper")
 _LABELS = ("key", "image_key", "name")
 
@@ -37,7 +33,7 @@ class Effect:
 
 
 @dataclass(frozen=True, eq=False)
-class PromptDeltas:
+class PromptDeltas(SavedResults):
     """The probabilities of one study, a row an object; always sorted by key, whatever order it is made in.
 
     Attributes:
@@ -54,6 +50,9 @@ class PromptDeltas:
     Raises:
         ClipSegError: no objects, a key twice, or probabilities that are none.
     """
+
+    FILE = "prompt_deltas.npz"
+    MADE_BY = "evaluate.py benchmark=visual_prompts"
 
     key: NDArray[np.str_]
     image_key: NDArray[np.str_]
@@ -117,39 +116,17 @@ class PromptDeltas:
         original = float(self.original.mean())
         return figures | {"probability_original": original, "samples": len(self), "images": images, "seconds": self.seconds}
 
-    def save(self, folder: str | Path) -> None:
-        """Write `prompt_deltas.npz`, `provenance.json` and `metrics.json` into `folder`."""
+    def arrays(self) -> dict[str, Any]:
+        """What `prompt_deltas.npz` holds beside the provenance."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, "choices", "original", "engineered")}
-        arrays |= {"variants": np.array(self.variants), "seconds": np.float64(self.seconds)}
-        arrays["provenance"] = np.array(json.dumps(self.provenance, sort_keys=True, allow_nan=False))
-        with atomic_write(Path(folder) / DELTAS_FILE) as file:
-            np.savez_compressed(file, **arrays)
-        write_json(Path(folder) / "provenance.json", dict(self.provenance))
-        write_json(Path(folder) / "metrics.json", self.metrics())
+        return arrays | {"variants": np.array(self.variants), "seconds": np.float64(self.seconds)}
 
-    @staticmethod
-    def load(path: str | Path) -> "PromptDeltas":
-        """Read a results folder, or its `prompt_deltas.npz`.
-
-        Raises:
-            ClipSegError: there is none, or it is damaged or something else.
-        """
-        file = Path(path) / DELTAS_FILE if Path(path).is_dir() else Path(path)
-        try:
-            arrays = read_arrays(file)
-            columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
-            return PromptDeltas(
-                **columns,
-                variants=tuple(arrays["variants"].tolist()),
-                seconds=arrays["seconds"].item(),
-                provenance=json.loads(arrays["provenance"].item()),
-            )
-        except FileNotFoundError as error:
-            raise ClipSegError(f"{file}: no such file; run evaluate.py benchmark=visual_prompts first") from error
-        # The zip, zlib and array readers raise whatever they meet in damaged bytes; all of it means the same to a caller.
-        except Exception as error:
-            reason = one_line(error)[:200]
-            raise ClipSegError(f"{file}: not a study of visual prompts, or damaged ({reason}); run it again") from error
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> "PromptDeltas":
+        """The inverse of `arrays`."""
+        columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
+        variants, seconds = tuple(arrays["variants"].tolist()), arrays["seconds"].item()
+        return cls(**columns, variants=variants, seconds=seconds, provenance=provenance)
 
 
 def table_cells(results: PromptDeltas) -> list[tuple[str, ...]]:

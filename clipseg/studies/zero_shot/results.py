@@ -17,6 +17,7 @@ from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 from clipseg.measure.page import page_title, write_page
 from clipseg.measure.paper import paper_beside
+from clipseg.measure.results import SavedResults
 from clipseg.measure.tables import monospaced
 from clipseg.studies.zero_shot.label_maps import LabelMaps, legend
 from clipseg.studies.zero_shot.numbers import class_iou, figures_as_scored, zero_shot_summary
@@ -42,7 +43,7 @@ COLUMNS = ("percent", "ours", "paper")
 
 
 @dataclass(frozen=True, eq=False)
-class MulticlassResults:
+class MulticlassResults(SavedResults):
     """The counts of one evaluation.
 
     Attributes:
@@ -97,16 +98,15 @@ class MulticlassResults:
             if name in figures
         ]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `confusion.json`, `provenance.json` and `metrics.json` into `folder`."""
         counts = {"names": self.names, "unseen": self.unseen, "rows_are_truth": self.matrix.tolist()}
         counts |= {"images": self.images, "seconds": self.seconds}
-        write_json(folder / CONFUSION_FILE, counts)
-        write_json(folder / "provenance.json", dict(self.provenance))
-        write_json(folder / "metrics.json", self.metrics())
+        write_json(Path(folder) / CONFUSION_FILE, counts)
+        super().save(folder)
 
-    @staticmethod
-    def load(folder: str | Path) -> "MulticlassResults":
+    @classmethod
+    def load(cls, folder: str | Path) -> "MulticlassResults":
         """Read a results folder.
 
         Raises:

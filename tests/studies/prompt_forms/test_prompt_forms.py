@@ -19,13 +19,13 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation
 from clipseg.run.loading import IN_PROCESS
-from clipseg.studies.prompt_forms.numbers import BARE, compare_forms, format_forms, forms_metrics, write_forms_report
+from clipseg.studies.prompt_forms.numbers import BARE, compare_forms, format_forms, write_forms_report
 from clipseg.studies.prompt_forms.run import FORMS, PromptForms
 
 
 def test_a_better_form_is_found_better_and_the_same_is_not() -> None:
     forms = {BARE: made_results(quality=0.4), "same": made_results(quality=0.4), "good": made_results(quality=0.5)}
-    comparison = compare_forms(forms)
+    comparison = compare_forms(forms, provenance={})
     bare, same, good = comparison.effects
     assert (bare.difference, bare.p_holm, same.p_holm) == (0, None, None)
     assert bare.mean == pytest.approx(100 * forms[BARE].metrics()["miou"])
@@ -34,7 +34,7 @@ def test_a_better_form_is_found_better_and_the_same_is_not() -> None:
     assert good.p_holm < 1e-6
     assert isinstance(good.difference_interval, Interval)
     assert good.difference_interval.low > 0
-    figures = forms_metrics(comparison)
+    figures = comparison.metrics()
     assert figures["form/good/miou"] == forms["good"].metrics()["miou"]
     assert figures["form/good/difference_points"] == pytest.approx(good.mean - bare.mean)
     assert "form/same/p_holm" not in figures
@@ -42,7 +42,7 @@ def test_a_better_form_is_found_better_and_the_same_is_not() -> None:
     assert text.splitlines()[4].split()[0] == "good"
     assert "no spread" in text or "not testable" in text
     with pytest.raises(ClipSegError, match="keys are missing"):
-        compare_forms({BARE: made_results(), "other": made_results(images=5)})
+        compare_forms({BARE: made_results(), "other": made_results(images=5)}, provenance={})
 
 
 def test_the_page_shows_every_form_and_escapes_templates(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_page_shows_every_form_and_escapes_templates(tmp_path: Path) -> None
             made_results(quality=0.5), provenance={"protocol": "released", "templates": [evil], "form": "evil"}
         ),
     }
-    html = write_forms_report(tmp_path, compare_forms(forms)).read_text()
+    html = write_forms_report(tmp_path, compare_forms(forms, provenance={})).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; {} $x$" in html
     assert "<b>" not in html

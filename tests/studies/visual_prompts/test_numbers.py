@@ -123,9 +123,9 @@ def test_figures_that_cannot_be(change, message):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nonsense"])
 def test_a_file_that_is_none(tmp_path, content):
-    with pytest.raises(ClipSegError, match=r"no such file; run evaluate\.py"):
+    with pytest.raises(ClipSegError, match=r"no such results file; run evaluate\.py"):
         PromptDeltas.load(tmp_path)
     (tmp_path / "prompt_deltas.npz").write_bytes(content)
-    with pytest.raises(ClipSegError, match="not a study of visual prompts, or damaged") as caught:
+    with pytest.raises(ClipSegError, match=r"not a prompt_deltas\.npz, or damaged") as caught:
         PromptDeltas.load(tmp_path)
     assert "\n" not in str(caught.value)
