@@ -13,7 +13,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml
 
 
 def settings(name: str, schema: type, *overrides: str):
-    """What the door `name` makes of these arguments."""
+    """Return what the entry point `name` makes of these arguments."""
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         composed = compose(name, overrides=list(overrides), return_hydra_config=True)

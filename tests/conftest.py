@@ -31,17 +31,17 @@ COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 200), 
 def call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a door, the module `train` or `evaluate`, in an empty folder -> (status, standard output, standard error)."""
+    """Run an entry point, the module `train` or `evaluate`, in an empty folder -> (status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
 
-    def run(door: Any, *arguments: str) -> tuple[int, str, str]:
+    def run(entry: Any, *arguments: str) -> tuple[int, str, str]:
         from clipseg.entry import launch
         from clipseg.run.settings import TrainConfig, evaluate_schema
 
-        monkeypatch.setattr(sys, "argv", [door.__file__, *arguments])
-        name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", evaluate_schema())}[door.__name__]
-        finish = getattr(door, "report_sweep", None)
-        status = launch(getattr(door, name), schema, configs=ROOT / "configs", name=name, finish=finish)
+        monkeypatch.setattr(sys, "argv", [entry.__file__, *arguments])
+        name, schema = {"train": ("train", TrainConfig), "evaluate": ("evaluate", evaluate_schema())}[entry.__name__]
+        finish = getattr(entry, "report_sweep", None)
+        status = launch(getattr(entry, name), schema, configs=ROOT / "configs", name=name, finish=finish)
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -115,6 +115,42 @@ def _write_image(path: Path, image_id: int, *, height: int, width: int) -> list[
 @pytest.fixture(scope="session")
 def tiny_model() -> Any:
     """A model of the bundled CLIP's architecture with random weights, in evaluation mode; not to be changed."""
+    return _tiny_model(None)
+
+
+@pytest.fixture(scope="session")
+def seeing_model() -> Any:
+    """A model as `tiny_model` on the bundled CLIP, to which pictures and words mean something; not to be changed."""
+    return _tiny_model("mini")
+
+
+def _tiny_model(pretrained: str | None) -> Any:
+    import torch
+
     from clipseg.network.model import create_model
 
-    return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64).eval()
+    model = create_model("mini", pretrained, extract_layers=(1, 2), reduce_dim=16, image_size=64).eval()
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(20)  # a fresh head answers nearly 0.5 everywhere, which would hide a wrong map
+    return model
+
+
+@pytest.fixture
+def tiny_evaluation(tiny_model: Any, phrasecut_root: Callable[..., Path]) -> Any:
+    """The evaluation by text of `tiny_model` on two images of `phrasecut_root`, split `test`."""
+    from clipseg.data.phrasecut import PhraseCut
+    from clipseg.run.conditioning import Conditioner
+    from clipseg.run.distributed import Processes
+    from clipseg.run.evaluation import Evaluation
+    from clipseg.run.loading import IN_PROCESS
+    from clipseg.run.settings import PromptSettings
+
+    return Evaluation(
+        model=tiny_model,
+        data=PhraseCut(phrasecut_root(2, splits=("test",)), split="test"),
+        condition=Conditioner(PromptSettings()),
+        threshold=0.5,
+        provenance={},
+        processes=Processes(),
+        reading=IN_PROCESS,
+    )

@@ -13,7 +13,7 @@ from clipseg.data.classes import COCO_CLASSES, LVIS_PROMPTS, PASCAL_CLASSES
 
 Box = tuple[int, int, int, int]  # (x0, y0, x1, y1), ends not included
 SIZE = (24, 32)
-# A training of seconds, for the doors.
+# A training of seconds, for the entry points.
 SMALL_TRAINING = [
     "experiment=mini_random",
     "model.extract_layers=[1,2]",

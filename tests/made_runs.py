@@ -74,7 +74,7 @@ class DieAfter:
 def run_training(
     config: TrainConfig, at_event: Callable[[], None] | None = None, environment: dict[str, str] | None = None
 ) -> None:
-    """Call the door with `config`; what it says goes into `<out>.txt`, its status is the process's.
+    """Call the entry point with `config`; what it says goes into `<out>.txt`, its status is the process's.
 
     Args:
         config: of the training.

@@ -24,18 +24,9 @@ MASK = np.zeros((45, 70), dtype=bool)
 MASK[10:30, 20:50] = True
 
 
-@pytest.fixture(scope="module")
-def model():
-    found = create_model("mini", None, image_size=48, reduce_dim=16)
-    with torch.no_grad():
-        # A fresh head answers nearly 0.5 everywhere, which would hide a wrong map.
-        found.decoder.head.weight.mul_(50)
-    return found
-
-
 @pytest.fixture
-def segment(model):
-    return Segmenter(model)
+def segment(tiny_model):
+    return Segmenter(tiny_model)
 
 
 class Calls:
@@ -52,12 +43,12 @@ class Calls:
         monkeypatch.setattr(model, name, counted)
 
 
-def test_maps_are_the_models_own_at_the_size_of_the_image(model, segment):
+def test_maps_are_the_models_own_at_the_size_of_the_image(tiny_model, segment):
     prompts = ["a dog", "sky", "a dog"]
     probabilities = segment(PHOTO, prompts)
-    images = prepare_images([torch.from_numpy(PHOTO).permute(2, 0, 1)], (48, 48)).expand(3, -1, -1, -1)
+    images = prepare_images([torch.from_numpy(PHOTO).permute(2, 0, 1)], (64, 64)).expand(3, -1, -1, -1)
     with torch.no_grad():
-        expected = resize_probabilities(model(images, prompts).sigmoid(), (45, 70))
+        expected = resize_probabilities(tiny_model(images, prompts).sigmoid(), (45, 70))
     torch.testing.assert_close(probabilities, expected)
     assert probabilities.dtype == torch.float32
     assert probabilities.device.type == "cpu"
@@ -84,24 +75,24 @@ def test_prompts_of_every_kind_in_one_call(segment):
     torch.testing.assert_close(segment(PHOTO, segment.embed(prompts)), together)
 
 
-def test_a_visual_prompt_is_engineered_as_the_paper_does(model, segment):
+def test_a_visual_prompt_is_engineered_as_the_paper_does(tiny_model, segment):
     support = RNG.integers(0, 256, (30, 52, 3), dtype=np.uint8)
     mask = np.zeros((30, 52), dtype=np.uint8)
     mask[5:20, 8:40] = 1
-    image = resize_images([torch.from_numpy(support).permute(2, 0, 1)], (48, 48))
-    shown, _ = engineer(image, resize_masks([torch.from_numpy(mask)], (48, 48)), VARIANTS[DEFAULT_VARIANT], normalise=normalise)
-    torch.testing.assert_close(segment.embed(VisualPrompt(support, mask)), model.encode_image(shown))
+    image = resize_images([torch.from_numpy(support).permute(2, 0, 1)], (64, 64))
+    shown, _ = engineer(image, resize_masks([torch.from_numpy(mask)], (64, 64)), VARIANTS[DEFAULT_VARIANT], normalise=normalise)
+    torch.testing.assert_close(segment.embed(VisualPrompt(support, mask)), tiny_model.encode_image(shown))
 
 
 def test_an_object_of_one_pixel_is_not_lost(segment):
     mask = np.zeros((400, 500), dtype=bool)
     mask[201, 303] = True  # between the samples of the nearest rule
-    assert not resize_masks([torch.from_numpy(mask).byte()], (48, 48)).any()
+    assert not resize_masks([torch.from_numpy(mask).byte()], (64, 64)).any()
     assert segment.embed(VisualPrompt(np.zeros((400, 500, 3), dtype=np.uint8), mask)).isfinite().all()
 
 
-def test_one_backbone_pass_an_image(model, segment, monkeypatch):
-    images, texts = Calls(monkeypatch, model, "activations"), Calls(monkeypatch, model, "encode_text")
+def test_one_backbone_pass_an_image(tiny_model, segment, monkeypatch):
+    images, texts = Calls(monkeypatch, tiny_model, "activations"), Calls(monkeypatch, tiny_model, "encode_text")
     segment(PHOTO, ["a", "b", "c", "a"])
     assert (images.rows, texts.rows) == ([1], [3])
     segment.set_image(PHOTO)
@@ -141,19 +132,19 @@ def test_maps_that_are_not_finite_are_an_error(segment):
         Segmenter(broken)(PHOTO, "sky")
 
 
-def test_models_by_name_and_in_wrappers(model, segment):
+def test_models_by_name_and_in_wrappers(tiny_model, segment):
     assert torch.equal(Segmenter("mini")(PHOTO, "sky"), Segmenter(load("mini"))(PHOTO, "sky"))
     expected = segment(PHOTO, ["sky", VisualPrompt(PHOTO, MASK)])
-    for wrapped in (torch.nn.DataParallel(model), torch.compile(model)):
+    for wrapped in (torch.nn.DataParallel(tiny_model), torch.compile(tiny_model)):
         assert torch.equal(Segmenter(wrapped)(PHOTO, ["sky", VisualPrompt(PHOTO, MASK)]), expected)
-    for wrong in (None, 3, model.decoder, [model]):
+    for wrong in (None, 3, tiny_model.decoder, [tiny_model]):
         with pytest.raises(ClipSegError, match="model of type"):
             Segmenter(wrong)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_a_quantised_model_answers_nearly_the_same(model, segment):
-    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+def test_a_quantised_model_answers_nearly_the_same(tiny_model, segment):
+    quantised = torch.ao.quantization.quantize_dynamic(tiny_model, {torch.nn.Linear}, dtype=torch.qint8)
     prompts = ["sky", VisualPrompt(PHOTO, MASK)]
     torch.testing.assert_close(Segmenter(quantised)(PHOTO, prompts), segment(PHOTO, prompts), atol=0.1, rtol=0)
 
@@ -194,35 +185,35 @@ def test_many_prompts_equal_few(segment, monkeypatch):
     torch.testing.assert_close(Segmenter(segment.model)(PHOTO, prompts), together, atol=1e-5, rtol=1e-4)
 
 
-def test_templates_are_averaged(model):
+def test_templates_are_averaged(tiny_model):
     for choice, expected in (("extended", TEMPLATES["extended"]), (["my {}", "{}"], ("my {}", "{}")), ("a {}", ("a {}",))):
-        mean = model.encode_text([fill(template, "dog") for template in expected]).mean(dim=0)
-        torch.testing.assert_close(Segmenter(model, templates=choice).embed(["cat", "dog"])[1], mean)
+        mean = tiny_model.encode_text([fill(template, "dog") for template in expected]).mean(dim=0)
+        torch.testing.assert_close(Segmenter(tiny_model, templates=choice).embed(["cat", "dog"])[1], mean)
     with pytest.raises(ClipSegError, match="templates"):
-        Segmenter(model, templates="fixd")
+        Segmenter(tiny_model, templates="fixd")
 
 
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
-        ({}, (48, 48)),
-        ({"size": 64}, (64, 64)),
+        ({}, (64, 64)),
+        ({"size": 48}, (48, 48)),
         ({"size": np.int64(64)}, (64, 64)),
         ({"size": (32, 80)}, (32, 80)),
-        ({"keep_aspect": True}, (32, 64)),
+        ({"keep_aspect": True}, (48, 80)),
         ({"keep_aspect": True, "size": 160}, (128, 192)),
     ],
 )
-def test_what_the_network_sees(model, monkeypatch, options, seen):
+def test_what_the_network_sees(tiny_model, monkeypatch, options, seen):
     sizes = []
-    original = model.activations
-    monkeypatch.setattr(model, "activations", lambda images: (sizes.append(tuple(images.shape[2:])), original(images))[1])
-    assert Segmenter(model, **options)(PHOTO, ["sky"]).shape == (1, 45, 70)
+    original = tiny_model.activations
+    monkeypatch.setattr(tiny_model, "activations", lambda images: (sizes.append(tuple(images.shape[2:])), original(images))[1])
+    assert Segmenter(tiny_model, **options)(PHOTO, ["sky"]).shape == (1, 45, 70)
     assert sizes == [seen]
 
 
-def test_a_thin_strip_keeps_its_aspect_within_bounds(model):
-    segment = Segmenter(model, keep_aspect=True)
+def test_a_thin_strip_keeps_its_aspect_within_bounds(tiny_model):
+    segment = Segmenter(tiny_model, keep_aspect=True)
     assert segment(np.zeros((1, 3000), dtype=np.uint8), ["sky"]).shape == (1, 1, 3000)
     assert segment(np.zeros((3000, 1), dtype=np.uint8), ["sky"]).shape == (1, 3000, 1)
 
@@ -239,9 +230,9 @@ def test_a_thin_strip_keeps_its_aspect_within_bounds(model):
         ({"size": (32, 64), "keep_aspect": True}, "keep_aspect"),
     ],
 )
-def test_sizes_that_cannot_be(model, options, message):
+def test_sizes_that_cannot_be(tiny_model, options, message):
     with pytest.raises(ClipSegError, match=message):
-        Segmenter(model, **options)
+        Segmenter(tiny_model, **options)
 
 
 def test_images_of_any_kind(segment, tmp_path):
@@ -267,7 +258,7 @@ def test_photos_are_turned_upright(segment):
     assert turned.shape == (1, 70, 45)
 
 
-def test_no_dropout_and_no_gradient(model, segment):
+def test_no_dropout_and_no_gradient(tiny_model, segment):
     segment.model.decoder.train()
     assert torch.equal(segment(PHOTO, ["sky"]), segment(PHOTO, ["sky"]))
     assert not segment.model.decoder.training
@@ -289,8 +280,8 @@ def test_no_dropout_and_no_gradient(model, segment):
         ([torch.zeros(128, dtype=torch.int64)], "expected finite"),
     ],
 )
-def test_what_is_no_prompt_is_refused_before_the_backbone_runs(model, segment, monkeypatch, prompts, message):
-    images = Calls(monkeypatch, model, "activations")
+def test_what_is_no_prompt_is_refused_before_the_backbone_runs(tiny_model, segment, monkeypatch, prompts, message):
+    images = Calls(monkeypatch, tiny_model, "activations")
     with pytest.raises(ClipSegError, match=message):
         segment(PHOTO, prompts)
     assert not images.rows
@@ -298,7 +289,7 @@ def test_what_is_no_prompt_is_refused_before_the_backbone_runs(model, segment, m
 
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(0, 400), st.integers(0, 255))), st.text(max_size=300))
-def test_whatever_the_bytes_a_result_or_our_error(model, change, phrase):
+def test_whatever_the_bytes_a_result_or_our_error(tiny_model, change, phrase):
     file = io.BytesIO()
     Image.fromarray(PHOTO[:9, :9]).save(file, format="PNG")
     image = change
@@ -307,7 +298,7 @@ def test_whatever_the_bytes_a_result_or_our_error(model, change, phrase):
         whole[change[0] % len(whole)] = change[1]
         image = bytes(whole)
     try:
-        found = Segmenter(model)(image, [phrase])
+        found = Segmenter(tiny_model)(image, [phrase])
     except ClipSegError:
         return
     assert found.shape[0] == 1

@@ -91,7 +91,7 @@ def started(device: torch.device) -> Iterator[Processes]:
         raise ClipSegError(
             "another process of this run has ended or is stuck; start all of them again (train.py: with resume=auto)"
         ) from error
-    # Not after an error: then the connections break when this process ends, so that the others learn of it only after the door
+    # Not after an error: then the connections break when this process ends, so that the others learn of it only after the entry
     # has said what happened.
     dist.destroy_process_group()
 

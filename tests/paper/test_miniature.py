@@ -286,7 +286,7 @@ def test_the_study_is_kept_and_measured_again_for_other_data(tmp_path: Path, mon
     assert [origin["config"]["data"]["version"] == "other" for origin in measured] == [False, True]
 
 
-def test_the_door_reports_after_all_jobs_and_counts_its_failure(
+def test_the_entry_reports_after_all_jobs_and_counts_its_failure(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

@@ -1,4 +1,4 @@
-"""Every benchmark from the door on, on tiny data in the official formats, against a slow, obvious count of its score."""
+"""Every benchmark from the entry point on, on tiny data in the official formats, against a slow, obvious count of its score."""
 
 import json
 import sys
@@ -20,7 +20,6 @@ from clipseg.data.classes import LVIS_PROMPTS, PASCAL_CLASSES, coco20i_fold, uns
 from clipseg.data.readers import coco, pascal
 from clipseg.data.readers.pascal import PascalZeroShot
 from clipseg.entry import launch
-from clipseg.network.model import create_model
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.run.benchmarks import BENCHMARKS, find
 from clipseg.run.conditioning import embed_prompt_images
@@ -36,30 +35,11 @@ THRESHOLD = 0.5
 VARIANT = PromptSettings().visual_prompt
 
 
-def made_model(pretrained):
-    model = create_model("mini", pretrained, extract_layers=(1, 2), reduce_dim=16, image_size=S).eval()
-    with torch.no_grad():
-        model.decoder.head.weight.mul_(20)  # so that a decoder nobody trained says yes here and no there
-    return model
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Random, so that every word means something to it."""
-    return made_model(None)
-
-
-@pytest.fixture(scope="module")
-def seeing():
-    """The bundled CLIP, to which every picture means something."""
-    return made_model("mini")
-
-
 @pytest.fixture
-def run(model, monkeypatch, tmp_path, capsys):
+def run(tiny_model, monkeypatch, tmp_path, capsys):
     """evaluate.py with arguments -> its figures, or the line it fails with; and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: tiny_model)
 
     def call(*arguments):
         common = ["checkpoint=run", "device=cpu", "out=out", "data.workers=0", f"threshold={THRESHOLD}", "overwrite=true"]
@@ -182,10 +162,10 @@ def written_episodes(out: str = "out"):
 
 
 @pytest.mark.parametrize("benchmark", ["pascal5i_one_shot", "pascal5i_text"])
-def test_pascal5i(seeing, model, run, voc, monkeypatch, benchmark):
+def test_pascal5i(seeing_model, tiny_model, run, voc, monkeypatch, benchmark):
     labels, photos = voc
     by_example = benchmark == "pascal5i_one_shot"
-    asked = seeing if by_example else model
+    asked = seeing_model if by_example else tiny_model
     monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: asked)
     figures, printed = run(f"benchmark={benchmark}", "fold=0", "data.root=voc", "save_predictions=masks")
     episodes = written_episodes()
@@ -215,7 +195,7 @@ def test_pascal5i(seeing, model, run, voc, monkeypatch, benchmark):
     assert written_episodes() == episodes
 
 
-def test_coco20i(model, run, tmp_path, monkeypatch):
+def test_coco20i(tiny_model, run, tmp_path, monkeypatch):
     assert coco.coco20i.__kwdefaults__["count"] == 1000
     monkeypatch.setitem(coco.coco20i.__kwdefaults__, "count", 12)
     one, two = (2, 3, 9, 12), (11, 1, 30, 8)
@@ -238,12 +218,12 @@ def test_coco20i(model, run, tmp_path, monkeypatch):
         for episode in episodes:
             name, query, support = episode["name"], episode["query"], episode["support"]
             if benchmark == "coco20i_text":
-                condition = model.encode_text([name])
+                condition = tiny_model.encode_text([name])
             else:
                 photo = tmp_path / "coco" / "val2014" / f"{support}.jpg"
-                condition = shown(model, photo, box_mask(boxes[support][name]), "antialias")
+                condition = shown(tiny_model, photo, box_mask(boxes[support][name]), "antialias")
             photo = tmp_path / "coco" / "val2014" / f"{query}.jpg"
-            tasks.append((name, answer(model, photo, condition, "antialias"), box_mask(boxes[query][name]), valid))
+            tasks.append((name, answer(tiny_model, photo, condition, "antialias"), box_mask(boxes[query][name]), valid))
         check(figures, tasks, resize="antialias")
         Path("out/episodes.json").rename("fixed.json")
         again, _ = run(*common, "episodes=fixed.json", "seed=9")
@@ -253,7 +233,7 @@ def test_coco20i(model, run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", LVIS_PROMPTS)
-def test_lvis(model, run, tmp_path, kind):
+def test_lvis(tiny_model, run, tmp_path, kind):
     boxes = [(2, 3, 9, 12), (11, 1, 30, 8), (20, 12, 25, 22)]
     shows = {
         3: ["armchair", "bird", "zebra"],
@@ -274,19 +254,19 @@ def test_lvis(model, run, tmp_path, kind):
                     truth |= box_mask(box)
             if truth.any():
                 photo = tmp_path / "lvis" / f"{'train' if image % 2 else 'val'}2017" / f"{image:012d}.jpg"
-                probability = answer(model, photo, model.encode_text([prompt]))
+                probability = answer(tiny_model, photo, tiny_model.encode_text([prompt]))
                 tasks.append((prompt, probability, truth, np.ones(SIZE, dtype=np.uint8)))
     check(figures, tasks)
 
 
-def test_folder(model, run, tmp_path):
+def test_folder(tiny_model, run, tmp_path):
     lines = write_folder(tmp_path / "own")
     figures, _ = run("benchmark=folder", "data.root=own")
     valid = np.ones(SIZE, dtype=np.uint8)
     tasks = [
         (
             phrase,
-            answer(model, tmp_path / "own/photos" / f"{name}.jpg", model.encode_text([phrase])),
+            answer(tiny_model, tmp_path / "own/photos" / f"{name}.jpg", tiny_model.encode_text([phrase])),
             box_mask(box),
             valid,
         )
@@ -296,7 +276,7 @@ def test_folder(model, run, tmp_path):
 
 
 @pytest.mark.parametrize("background_threshold", [None, 0.6])
-def test_pascal_zeroshot(model, run, voc, background_threshold):
+def test_pascal_zeroshot(tiny_model, run, voc, background_threshold):
     labels, photos = voc
     override = [] if background_threshold is None else [f"background_threshold={background_threshold}"]
     figures, printed = run("benchmark=pascal_zeroshot", "unseen=4", "data.root=voc", *override)
@@ -311,7 +291,7 @@ def test_pascal_zeroshot(model, run, voc, background_threshold):
         pixels_of_image = (pixels_of(photos / f"{image}.jpg") - mean) / std
         small = F.interpolate(pixels_of_image, (S, S), mode="bilinear", align_corners=False)
         with torch.no_grad():
-            maps = np.stack([model(small, model.encode_text([name])).sigmoid()[0].numpy() for name in asked.split()])
+            maps = np.stack([tiny_model(small, tiny_model.encode_text([name])).sigmoid()[0].numpy() for name in asked.split()])
         truth = prepared_mask(label_map, "squash")
         for y in range(S):
             for x in range(S):
@@ -405,14 +385,14 @@ def test_every_benchmark_is_there(name):
     assert callable(find(BENCHMARKS[name].run))
 
 
-def test_two_processes_count_zero_shot_as_one(model, voc, tmp_path):
+def test_two_processes_count_zero_shot_as_one(tiny_model, voc, tmp_path):
     class Half(Processes):
         def gather(self, value):
             return [value]
 
     def counted(processes):
         evaluation = ZeroShot(
-            model=model,
+            model=tiny_model,
             data=PascalZeroShot(tmp_path / "voc"),
             prompt=PromptSettings(templates="extended"),
             seed=3,

@@ -8,14 +8,8 @@ from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
-from clipseg.network.model import create_model
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.settings import PromptSettings
-
-
-@pytest.fixture(scope="module")
-def model():
-    return create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64)
 
 
 def items(data, epoch=0):
@@ -89,19 +83,19 @@ def batch_of(root, **options):
     return collate([data[0, item] for item in range(4)])
 
 
-def test_text_weight_one_is_the_text_and_zero_the_image(phrasecut_root, model):
+def test_text_weight_one_is_the_text_and_zero_the_image(phrasecut_root, tiny_model):
     batch = batch_of(phrasecut_root(n=6, splits=("train",)))
-    text = Conditioner(PromptSettings(text_weight=[1, 1]))(model, batch)
-    assert torch.allclose(text, model.encode_text(batch.phrases), atol=1e-6)
+    text = Conditioner(PromptSettings(text_weight=[1, 1]))(tiny_model, batch)
+    assert torch.allclose(text, tiny_model.encode_text(batch.phrases), atol=1e-6)
     visual = Conditioner(PromptSettings(text_weight=[0, 0]))
-    conditions = visual(model, batch)[batch.support_index]
-    assert torch.allclose(conditions, visual.visual(model, batch), atol=1e-5)
+    conditions = visual(tiny_model, batch)[batch.support_index]
+    assert torch.allclose(conditions, visual.visual(tiny_model, batch), atol=1e-5)
 
 
-def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
+def test_mixes_lie_between_and_differ_by_task(phrasecut_root, tiny_model):
     batch = batch_of(phrasecut_root(n=6, splits=("train",)))
-    ends = [Conditioner(PromptSettings(text_weight=[w, w]))(model, batch) for w in (0, 1)]
-    mixed = Conditioner(PromptSettings(text_weight=[0, 0.5]))(model, batch)
+    ends = [Conditioner(PromptSettings(text_weight=[w, w]))(tiny_model, batch) for w in (0, 1)]
+    mixed = Conditioner(PromptSettings(text_weight=[0, 0.5]))(tiny_model, batch)
     weights = ((mixed - ends[0]) / (ends[1] - ends[0])).median(dim=1).values
     weights = weights[batch.support_index]
     assert (weights >= 0).all()
@@ -109,19 +103,20 @@ def test_mixes_lie_between_and_differ_by_task(phrasecut_root, model):
     assert len(set(weights.tolist())) == len(weights)
 
 
-def test_templates_are_drawn_by_the_task_s_seed_and_averaged_in_an_ensemble(phrasecut_root, model):
+def test_templates_are_drawn_by_the_task_s_seed_and_averaged_in_an_ensemble(phrasecut_root, tiny_model):
     batch = batch_of(phrasecut_root(n=6, splits=("train",)))
     texts = []
-    real = model.backbone.encode_text
-    model.backbone.encode_text = lambda given: texts.append(list(given)) or real(given)
+    real = tiny_model.backbone.encode_text
+    tiny_model.backbone.encode_text = lambda given: texts.append(list(given)) or real(given)
     try:
         drawn = Conditioner(PromptSettings(templates="extended", text_weight=[1, 1]))
-        assert torch.equal(drawn(model, batch), drawn(model, batch))
+        assert torch.equal(drawn(tiny_model, batch), drawn(tiny_model, batch))
         assert texts[0] == texts[1] != batch.phrases
-        ensemble = Conditioner(PromptSettings(templates=["{}", "a {}."], ensemble=True, text_weight=[1, 1]))(model, batch)
+        ensemble = Conditioner(PromptSettings(templates=["{}", "a {}."], ensemble=True, text_weight=[1, 1]))(tiny_model, batch)
     finally:
-        model.backbone.encode_text = real
-    expected = (model.encode_text(batch.phrases) + model.encode_text([f"a {phrase}." for phrase in batch.phrases])) / 2
+        tiny_model.backbone.encode_text = real
+    filled = [f"a {phrase}." for phrase in batch.phrases]
+    expected = (tiny_model.encode_text(batch.phrases) + tiny_model.encode_text(filled)) / 2
     assert torch.allclose(ensemble, expected, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Training on every format, from the door on; and what a training's fold and format cannot be."""
+"""Training on every format, from the entry point on; and what a training's fold and format cannot be."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from clipseg.measure.results import Results
 from clipseg.measure.tables import format_table
 from clipseg.network.clip_weights import find_weights
 from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip
-from clipseg.network.model import CLIPSeg, create_model
+from clipseg.network.model import CLIPSeg, ModelConfig
 from clipseg.network.weights import load
 from clipseg.run.checkpoint import as_plain, find_resume, save_checkpoint
 from clipseg.run.settings import TrainConfig, evaluate_schema
@@ -296,11 +296,6 @@ def test_episodes_of_any_content(tmp_path: Path) -> None:
 # Models: a checkpoint of train.py, the bundled CLIP, a folder in transformers' layout
 
 
-@pytest.fixture(scope="module")
-def small() -> CLIPSeg:
-    return create_model("mini", None, extract_layers=(1, 2), reduce_dim=8, image_size=64)
-
-
 def checkpoint_state(model: CLIPSeg) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.decoder.parameters())
     return {
@@ -315,14 +310,14 @@ def checkpoint_state(model: CLIPSeg) -> dict[str, Any]:
 
 
 @pytest.fixture
-def one_backbone(monkeypatch: pytest.MonkeyPatch, small: CLIPSeg) -> None:
+def one_backbone(monkeypatch: pytest.MonkeyPatch, tiny_model: CLIPSeg) -> None:
     """Building the bundled CLIP anew takes most of the time, and is not what is tested."""
     from clipseg.network import model, weights
 
     for module in (model, weights):
         if hasattr(module, "build_backbone"):
             build = module.build_backbone
-            same = lambda config, build=build: small.backbone if config.backbone == "mini" else build(config)  # noqa: E731
+            same = lambda config, build=build: tiny_model.backbone if config.backbone == "mini" else build(config)  # noqa: E731
             monkeypatch.setattr(module, "build_backbone", same)
 
 
@@ -335,9 +330,9 @@ def assert_usable(model: CLIPSeg | None) -> None:
             assert logits.shape == (1, side, side)
 
 
-def test_checkpoints_with_damaged_bytes(tmp_path: Path, small: CLIPSeg, one_backbone: None) -> None:
+def test_checkpoints_with_damaged_bytes(tmp_path: Path, tiny_model: CLIPSeg, one_backbone: None) -> None:
     path = tmp_path / "checkpoints" / "last.pt"
-    save_checkpoint(path, checkpoint_state(small))
+    save_checkpoint(path, checkpoint_state(tiny_model))
     whole = path.read_bytes()
     assert_usable(load(path))
 
@@ -354,12 +349,12 @@ def test_checkpoints_with_damaged_bytes(tmp_path: Path, small: CLIPSeg, one_back
 TENSORS = st.sampled_from(
     [torch.zeros(0), torch.zeros(3, dtype=torch.int64), torch.full((8,), float("nan")), torch.zeros(8, 8)]
 )
-SETTINGS = sorted(asdict(create_model("mini", None, extract_layers=(1, 2), reduce_dim=8, image_size=64).config))
+SETTINGS = sorted(field.name for field in fields(ModelConfig))
 
 
-def test_checkpoints_with_other_values(tmp_path: Path, small: CLIPSeg, one_backbone: None) -> None:
+def test_checkpoints_with_other_values(tmp_path: Path, tiny_model: CLIPSeg, one_backbone: None) -> None:
     path = tmp_path / "last.pt"
-    state = checkpoint_state(small)
+    state = checkpoint_state(tiny_model)
     odd = st.sampled_from(
         [64, 0, -16, 2**40, 1.5, "mini", "RN50", "transformers", [1, 2], [0.5], [2, 1], [10**9], [], True, None]
     )

@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,10 @@ class Repeated(Dataset[Sample]):
         return sample
 
 
-def test_evaluation_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Path]) -> None:
-    data = Repeated(PhraseCut(phrasecut_root(2, splits=("test",)), split="test"), 290)
-    evaluation = Evaluation(
-        model=model,
-        data=data,
-        condition=Conditioner(PromptSettings(text_weight=[0.0, 0.0])),
-        threshold=0.3,
-        provenance={},
-        processes=Processes(),
-        reading=IN_PROCESS,
-    )
-    results = evaluation.run()
+def test_evaluation_does_not_grow(model: CLIPSeg, tiny_evaluation: Evaluation) -> None:
+    data = Repeated(tiny_evaluation.data, 290)
+    condition = Conditioner(PromptSettings(text_weight=[0.0, 0.0]))
+    results = replace(tiny_evaluation, model=model, data=data, condition=condition).run()
     assert len(results) >= 2000
     # Allocators and caches have come to rest after two hundred images, whatever ran in this process before.
     (early, objects, files), (late, more_objects, more_files) = data.seen[2], data.seen[-1]

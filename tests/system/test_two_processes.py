@@ -59,8 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(door: str, name: str, processes: int, arguments: list[str], **more: str) -> dict[str, Any]:
-    return {"door": door, "name": name, "processes": processes, "arguments": [*arguments, f"out={name}"], **more}
+def job(entry: str, name: str, processes: int, arguments: list[str], **more: str) -> dict[str, Any]:
+    return {"entry": entry, "name": name, "processes": processes, "arguments": [*arguments, f"out={name}"], **more}
 
 
 def copy_some_of_mini(root: Path, splits: Mapping[str, int]) -> None:

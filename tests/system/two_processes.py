@@ -1,4 +1,4 @@
-"""Runs the doors in several processes, one job after the other: `python two_processes.py JOBS.json`, in an empty folder.
+"""Runs the entry points in several processes, one job after the other: `python two_processes.py JOBS.json`, in an empty folder.
 
 The processes are started by torchrun's own launcher, forked from this one, so that torch is imported once for all jobs. Job
 `name` leaves the output of its processes under `logs/name`, and all jobs `status.json`: the exit statuses of those that failed.
@@ -29,7 +29,7 @@ from clipseg.network.cpu_kernels import Dropout  # noqa: E402
 from clipseg.run.log import RunLog  # noqa: E402
 from clipseg.run.settings import TrainConfig, evaluate_schema  # noqa: E402
 
-DOORS = {"train": (train.train, TrainConfig), "evaluate": (evaluate.evaluate, evaluate_schema())}
+ENTRIES = {"train": (train.train, TrainConfig), "evaluate": (evaluate.evaluate, evaluate_schema())}
 
 
 def main() -> None:
@@ -71,9 +71,9 @@ def process(job: dict) -> None:
     Dropout.draw = lambda self, x: (torch.ones_like(x, dtype=torch.bool), 1.0)
     if "harm" in job and os.environ["RANK"] == "1":
         {"kill": die_at_step_3, "unreadable": cannot_read}[job["harm"]]()
-    sys.argv = [job["door"], *job["arguments"]]
-    run, schema = DOORS[job["door"]]
-    sys.exit(launch(run, schema, configs=ROOT / "configs", name=job["door"]))
+    sys.argv = [job["entry"], *job["arguments"]]
+    run, schema = ENTRIES[job["entry"]]
+    sys.exit(launch(run, schema, configs=ROOT / "configs", name=job["entry"]))
 
 
 def die_at_step_3() -> None:

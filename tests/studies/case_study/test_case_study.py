@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from clipseg.data.phrasecut import PhraseCut
@@ -18,7 +17,7 @@ from clipseg.errors import ClipSegError
 from clipseg.exit_status import guarded
 from clipseg.measure.intensity import IntensityTests, gray_values, intensity_tests
 from clipseg.measure.significance import NotTestable, TTest, welch
-from clipseg.network.model import CLIPSeg, create_model
+from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import save_release
 from clipseg.segmenter import Segmenter
 from clipseg.studies.case_study import command
@@ -28,15 +27,6 @@ from clipseg.studies.case_study.run import CaseSettings, pick_photo, study_photo
 EVIL = "<script>alert(1)</script> $x$\x1b[2J"
 SETTINGS = CaseSettings(weights="mini", threshold=0.5)
 NOTHING = IntensityTests(inside=NotTestable("why"), across=NotTestable("why"))
-
-
-@pytest.fixture(scope="module")
-def model() -> CLIPSeg:
-    """A narrow random model whose maps are no flat gray."""
-    model = create_model("mini", None, image_size=48, reduce_dim=16)
-    with torch.no_grad():
-        model.decoder.head.weight.mul_(50)
-    return model
 
 
 @pytest.fixture
@@ -112,15 +102,15 @@ def test_tests_are_corrected_over_the_phrases_and_judged() -> None:
     assert entry["inside"] == {"not_testable": "too small"}
 
 
-def test_a_photo_is_studied_as_its_parts_say(model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
+def test_a_photo_is_studied_as_its_parts_say(tiny_model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
     item = pick_photo(data, image_id=9, seed=0)
-    case = study_photo(tmp_path, model, data, item, SETTINGS)
+    case = study_photo(tmp_path, tiny_model, data, item, SETTINGS)
     sample = data[(0, item)]
     assert case.image_key == "9"
     assert [phrase.phrase for phrase in case.phrases] == [task.phrase for task in sample.tasks]
     image = sample.image.permute(1, 2, 0).numpy()
     path = data.root / "images" / "9.jpg"
-    probabilities = Segmenter(model)(path, [task.phrase for task in sample.tasks]).numpy()
+    probabilities = Segmenter(tiny_model)(path, [task.phrase for task in sample.tasks]).numpy()
     for phrase, task, probability in zip(case.phrases, sample.tasks, probabilities, strict=True):
         truth, predicted = task.mask.numpy().astype(bool), probability > 0.5
         assert phrase.intersection == pytest.approx((truth & predicted).sum(), abs=2)
@@ -130,11 +120,11 @@ def test_a_photo_is_studied_as_its_parts_say(model: CLIPSeg, data: PhraseCut, tm
     # Rectangles on gray: what is tested on them has edges.
     assert all(test.p_value < 0.001 for test in found if isinstance(test, TTest))
     assert any(isinstance(test, TTest) for test in found)
-    assert case == study_photo(tmp_path, model, data, item, SETTINGS)
+    assert case == study_photo(tmp_path, tiny_model, data, item, SETTINGS)
 
 
-def test_files_of_a_photo(model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
-    case = study_photo(tmp_path, model, data, 0, SETTINGS)
+def test_files_of_a_photo(tiny_model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
+    case = study_photo(tmp_path, tiny_model, data, 0, SETTINGS)
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         f"case-study.{kind}" for kind in ("png", "json", "html")
     }
@@ -179,10 +169,10 @@ def test_page_is_self_contained_and_escapes_what_others_wrote(tmp_path: Path) ->
     assert "\x1b" not in format_case(case)
 
 
-def test_a_split_is_studied_whole(model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
-    cases = study_split(tmp_path, model, data, SETTINGS)
+def test_a_split_is_studied_whole(tiny_model: CLIPSeg, data: PhraseCut, tmp_path: Path) -> None:
+    cases = study_split(tmp_path, tiny_model, data, SETTINGS)
     assert [case.image_key for case in cases] == [str(image_id) for image_id in data.image_ids]
-    assert cases[1] == study_photo(tmp_path / "one", model, data, 1, SETTINGS)
+    assert cases[1] == study_photo(tmp_path / "one", tiny_model, data, 1, SETTINGS)
     assert len(json.loads((tmp_path / "case-studies.json").read_text())) == 3
 
 
@@ -194,8 +184,8 @@ def test_the_photo_is_of_the_seed_or_the_one_named(data: PhraseCut) -> None:
         pick_photo(data, image_id=1, seed=0)
 
 
-def test_command(model: CLIPSeg, data: PhraseCut, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_release(model, tmp_path / "weights", card="", extra={})
+def test_command(tiny_model: CLIPSeg, data: PhraseCut, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_release(tiny_model, tmp_path / "weights", card="", extra={})
     arguments = ["--root", str(data.root), "--weights", str(tmp_path / "weights"), "--out", str(tmp_path / "out")]
     assert run_case_study(*arguments, "--image-id", "8", "--threshold", "0.5", "--region", "box") == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The linear probe from the door on: its embeddings, its accuracy, shards, and arguments that cannot be."""
+"""The linear probe from the entry point on: its embeddings, its accuracy, shards, and arguments that cannot be."""
 
 import json
 from pathlib import Path
@@ -22,11 +22,6 @@ from clipseg.studies.input_size.logistic_regression import classify_linearly
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def model():
-    return create_model("mini", extract_layers=(1, 2), reduce_dim=16, image_size=112)
-
-
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
     monkeypatch.setattr(image_classes, "SYNTHETIC_PER_CLASS", {"train": 4, "test": 2})
@@ -34,8 +29,8 @@ def few_scenes(monkeypatch):
 
 
 @pytest.fixture
-def probe(call, model, monkeypatch):
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+def probe(call, seeing_model, monkeypatch):
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
     common = ("checkpoint=run", "benchmark=linear_probe", "device=cpu", "out=out", "data.workers=0")
     return lambda *arguments: call(evaluate, *common, *arguments)
 
@@ -48,14 +43,14 @@ def slow_accuracy(model, data, size):
     return float((found == data.labels[data.is_test]).mean())
 
 
-def test_drawn_scenes_from_the_door_on(probe, model, monkeypatch, tmp_path):
+def test_drawn_scenes_from_the_entry_on(probe, seeing_model, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("clipseg.data.mini.phrasecut.SPLITS", {"train": 0, "val": 0, "test": 1})
     status, printed, error = probe("data.root=mini", "image_sizes=[48,176]", "seed=3")
     assert (status, error) == (0, "")
     figures = json.loads(Path("out/metrics.json").read_text())
     data = single_objects(seed=3)
-    assert figures["accuracy@48"] == pytest.approx(slow_accuracy(model, data, 48), abs=1 / 16 + 1e-9)
+    assert figures["accuracy@48"] == pytest.approx(slow_accuracy(seeing_model, data, 48), abs=1 / 16 + 1e-9)
     assert figures["accuracy@176"] > 0.4, "by chance an eighth"
     assert figures["accuracy@176_low"] < figures["accuracy@176"] < figures["accuracy@176_high"]
     assert figures["samples"] == 16
@@ -63,7 +58,7 @@ def test_drawn_scenes_from_the_door_on(probe, model, monkeypatch, tmp_path):
     assert "<svg" in Path("out/report.html").read_text()
 
 
-def test_a_folder_a_class_from_the_door_on(probe, tmp_path):
+def test_a_folder_a_class_from_the_entry_on(probe, tmp_path):
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
@@ -79,11 +74,11 @@ def test_a_folder_a_class_from_the_door_on(probe, tmp_path):
     assert "100.0" in printed
 
 
-def test_shards_are_the_whole(model):
+def test_shards_are_the_whole(seeing_model):
     data = single_objects(seed=1)
 
     def embedded(processes):
-        return linear_probe._embed(model.backbone, data, (32, 48), processes=processes, reading=IN_PROCESS)
+        return linear_probe._embed(seeing_model.backbone, data, (32, 48), processes=processes, reading=IN_PROCESS)
 
     class Two(Processes):
         """Rank 0, to whom the other's share comes from the whole."""
@@ -97,10 +92,10 @@ def test_shards_are_the_whole(model):
     np.testing.assert_allclose(embedded(Two(0, 2)), whole, atol=1e-4)
 
 
-def test_of_a_model_only_the_clip_takes_part(model):
+def test_of_a_model_only_the_clip_takes_part(seeing_model):
     options = {"sizes": (32,), "provenance": {}, "processes": Processes(), "reading": IN_PROCESS}
     other = create_model("mini", extract_layers=(3,), reduce_dim=8, image_size=64, seed=5)
-    figures = [measure_linear_probe(each.backbone, single_objects(), **options).metrics() for each in (model, other)]
+    figures = [measure_linear_probe(each.backbone, single_objects(), **options).metrics() for each in (seeing_model, other)]
     assert figures[0].pop("seconds") > 0
     figures[1].pop("seconds")
     assert figures[0] == figures[1]

@@ -9,16 +9,11 @@ import pytest
 from made_results import made_results
 
 import evaluate
-from clipseg.data.phrasecut import PhraseCut
 from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, TTest
-from clipseg.network.model import create_model
 from clipseg.prompts.text import TEMPLATES
 from clipseg.run.conditioning import Conditioner
-from clipseg.run.distributed import Processes
-from clipseg.run.evaluation import Evaluation
-from clipseg.run.loading import IN_PROCESS
 from clipseg.studies.prompt_forms.numbers import BARE, compare_forms, format_forms, write_forms_report
 from clipseg.studies.prompt_forms.run import FORMS, PromptForms
 
@@ -73,16 +68,8 @@ def test_forms_are_the_bare_phrase_each_template_and_the_means() -> None:
     ]
 
 
-def test_side_by_side_gives_what_each_form_gives_on_its_own(phrasecut_root) -> None:
-    evaluation = Evaluation(
-        model=create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, image_size=64),
-        data=PhraseCut(phrasecut_root(2), split="test"),
-        condition=Conditioner(FORMS[BARE]),
-        threshold=0.5,
-        provenance={"benchmark": "prompt_forms"},
-        processes=Processes(),
-        reading=IN_PROCESS,
-    )
+def test_side_by_side_gives_what_each_form_gives_on_its_own(tiny_evaluation) -> None:
+    evaluation = replace(tiny_evaluation, condition=Conditioner(FORMS[BARE]), provenance={"benchmark": "prompt_forms"})
     chosen = {name: FORMS[name] for name in (BARE, "a_photo_of_a", "mean_of_shuffled")}
     forms = PromptForms(evaluation=evaluation, forms=chosen).run()
     assert list(forms) == list(chosen)

@@ -5,6 +5,7 @@ import math
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from clipseg.data.mini import phrasecut as mini
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import PROMPT_DELTAS
-from clipseg.network.model import create_model
 from clipseg.network.preprocess import normalise, resize_images, resize_objects
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, choose_variants
@@ -29,11 +29,6 @@ from clipseg.run.settings import EvaluationData, PromptSettings, evaluate_schema
 from clipseg.studies.visual_prompts import run as study_run
 from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
-
-
-@pytest.fixture(scope="module")
-def model():
-    return create_model("mini", extract_layers=(1, 2), reduce_dim=16, image_size=112)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +48,21 @@ def run(model, root, **options):
     return study.run(provenance={"split": "test"}, processes=Processes())
 
 
-def test_probabilities_are_those_of_a_slow_loop(model, root):
-    results = run(model, root, variants=("crop", "clip_mask_cls_all_scores_times_mask"))
+def test_probabilities_are_those_of_a_slow_loop(seeing_model, root):
+    results = run(seeing_model, root, variants=("crop", "clip_mask_cls_all_scores_times_mask"))
     source = source_of(root)
     objects = {thing.key: thing for item in range(len(source)) for thing in source[item]}
     assert set(results.key.tolist()) == objects.keys()
-    scale = float(model.backbone.clip.logit_scale.exp())
+    scale = float(seeing_model.backbone.clip.logit_scale.exp())
     for row in range(0, len(results), 3):
         thing = objects[str(results.key[row])]
         image, mask = resize_images([thing.image], (352, 352)), resize_objects([thing.mask], (352, 352))
-        native = model.backbone.clip.visual.image_size[0]
+        native = seeing_model.backbone.clip.visual.image_size[0]
         smaller = torch.nn.functional.interpolate(normalise(image), size=native, mode="bilinear")
         shown = {
-            "original": model.encode_image(smaller),
-            "crop": model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise, size=native)[0]),
-            "clip_mask_cls_all_scores_times_mask": model.backbone.encode_masked_image(
+            "original": seeing_model.encode_image(smaller),
+            "crop": seeing_model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise, size=native)[0]),
+            "clip_mask_cls_all_scores_times_mask": seeing_model.backbone.encode_masked_image(
                 normalise(image), mask, layers="all", rows="cls", how="scores_times_mask"
             ),
         }
@@ -75,7 +70,7 @@ def test_probabilities_are_those_of_a_slow_loop(model, root):
         for variant, embedding in shown.items():
             weights = {}
             for name in thing.names:
-                text = model.encode_text([f"a photo of a {name}"])
+                text = seeing_model.encode_text([f"a photo of a {name}"])
                 weights[name] = math.exp(scale * float(torch.cosine_similarity(embedding, text)))
             probability[variant] = weights[thing.name] / sum(weights.values())
         assert results.original[row] == pytest.approx(probability["original"], abs=1e-4)
@@ -89,23 +84,24 @@ def test_lvis_is_read_where_its_annotations_are(tmp_path):
         object_source(tmp_path, split="train", settings=EvaluationData())
 
 
-def test_what_shows_an_object_raises_its_name_s_probability(model, root):
+def test_what_shows_an_object_raises_its_name_s_probability(seeing_model, root):
     """At 176 pixels, the size of the scenes, the bundled CLIP sees what is left alone; hiding nothing changes nothing."""
-    results = run(model, root, variants=("intensity0", "clip_mask_tokens_all_minus_infinity", "original"), image_size=176)
+    variants = ("intensity0", "clip_mask_tokens_all_minus_infinity", "original")
+    results = run(seeing_model, root, variants=variants, image_size=176)
     assert results.deltas[:, 0].mean() > 20
     assert results.deltas[:, 1].mean() > 20
     assert np.abs(results.deltas[:, 2]).max() < 1e-3
 
 
 @pytest.mark.parametrize("variant", ["blur", "clip_mask_cls_all"])
-def test_shards_are_the_whole(model, root, monkeypatch, variant):
+def test_shards_are_the_whole(seeing_model, root, monkeypatch, variant):
     monkeypatch.setattr(study_run, "BATCH", 8)
 
     class Half(Processes):
         def gather(self, value):
             return [value]
 
-    study = PromptStudy(model.backbone, source_of(root), variants=(variant,))
+    study = PromptStudy(seeing_model.backbone, source_of(root), variants=(variant,))
     whole = study.run(provenance={}, processes=Processes())
     halves = [study.run(provenance={}, processes=Half(rank, 2)) for rank in range(2)]
     assert sorted([*halves[0].key, *halves[1].key]) == whole.key.tolist()
@@ -114,9 +110,9 @@ def test_shards_are_the_whole(model, root, monkeypatch, variant):
         np.testing.assert_allclose(half.engineered, whole.engineered[rows], atol=1e-5)
 
 
-def test_the_door_writes_figures_and_a_page(model, root, monkeypatch, tmp_path, capsys):
+def test_the_entry_writes_figures_and_a_page(seeing_model, root, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", "device=cpu"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 0
@@ -146,9 +142,9 @@ def test_the_door_writes_figures_and_a_page(model, root, monkeypatch, tmp_path, 
         ("split=tset", "tset"),
     ],
 )
-def test_a_bad_argument_is_one_line(model, root, monkeypatch, tmp_path, capsys, override, named):
+def test_a_bad_argument_is_one_line(seeing_model, root, monkeypatch, tmp_path, capsys, override, named):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", override]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 2
@@ -158,10 +154,10 @@ def test_a_bad_argument_is_one_line(model, root, monkeypatch, tmp_path, capsys, 
     assert not Path("here").exists()
 
 
-def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(model, root):
+def test_masks_are_shown_at_the_patches_of_clip_and_not_of_a_tower_beside_it(seeing_model, root):
     tower = VisionTransformer(img_size=112, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=0)
     shown = []
-    for backbone in (model.backbone, ViTBackbone(model.backbone, tower, name="finer patches")):
+    for backbone in (seeing_model.backbone, ViTBackbone(seeing_model.backbone, tower, name="finer patches")):
         study = PromptStudy(backbone, source_of(root), variants=("clip_mask_cls_all",), image_size=112)
         (sheet,) = islice(study._sheets(0), 1)
         shown.append(sheet.pictures[-1].pixels)
@@ -179,15 +175,16 @@ MIXED_UP = [name for name in ATTENTION_VARIANTS if ATTENTION_VARIANTS[name].how 
 
 
 @pytest.mark.parametrize("variant", [name for name in ALL_VARIANTS if name not in MIXED_UP])
-def test_every_variant_is_a_choice_of_training(model, variant):
+def test_every_variant_is_a_choice_of_training(seeing_model, variant):
     condition = Conditioner(PromptSettings(visual_prompt=variant))
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(50, 60, dtype=torch.uint8)
     mask[10:30, 20:40] = 1
-    found = condition.embed(model, [image], [mask])
-    images, masks = resize_images([image], (112, 112)), resize_objects([mask], (112, 112))
-    assert torch.equal(found, embed_prompt_images(model.backbone, images, masks, variant))
-    assert torch.equal(found, model.encode_image(normalise(images))) == (variant == "original")
+    batch = SimpleNamespace(support_images=[image], support_masks=[mask], blank_index=torch.tensor([]))
+    found = condition.visual(seeing_model, batch)
+    images, masks = resize_images([image], (64, 64)), resize_objects([mask], (64, 64))
+    assert torch.equal(found, embed_prompt_images(seeing_model.backbone, images, masks, variant))
+    assert torch.equal(found, seeing_model.encode_image(normalise(images))) == (variant == "original")
 
 
 @pytest.mark.parametrize("variant", MIXED_UP)
