@@ -3,6 +3,7 @@
 import argparse
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from clipseg.errors import ClipSegError
 from clipseg.files import write_json
@@ -15,6 +16,7 @@ from clipseg.measure.comparison import (
     comparisons_to_json,
     format_comparisons,
 )
+from clipseg.measure.statistics.equivalence import check_margin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +26,12 @@ folder of train.py with its eval/<split>.
 
 Two runs: the metric of every sample, aligned by key; paired t-test with d_z, Wilcoxon's test, and an
 interval of the mean difference by a bootstrap over images. More runs: each against the first.
-Groups of runs with several seeds: Welch's t-test over the runs.
+Groups of runs with several seeds: Welch's t-test over the runs, what so many seeds could have shown, and an interval for
+other seeds on other images. With --margin also whether they are the same: two one-sided tests of a difference that large.
 Several comparisons are corrected by Holm's method. Differences are in percentage points."""
     parser.epilog = """examples:
   clipseg compare outputs/pc outputs/pc_plus --metric iou dice
+  clipseg compare outputs/pc outputs/pc_again --margin 0.5
   clipseg compare --group pc/0 pc/1 pc/2 --group plus/0 plus/1 plus/2 --metric iou_fg ap"""
     parser.add_argument("runs", metavar="RUN", nargs="*", help="two runs, or more")
     parser.add_argument(
@@ -44,7 +48,8 @@ Several comparisons are corrected by Holm's method. Differences are in percentag
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="one of 0.02, 0.04 … 0.98 (default: that of the evaluations)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--margin", type=float, metavar="POINTS", help="differences below it count as none: test equivalence")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstraps (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
 
 
@@ -52,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print every comparison."""
     if arguments.seed < 0:
         raise ClipSegError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    if arguments.margin is not None:
+        check_margin(arguments.margin)
     if arguments.group and arguments.runs:
         raise ClipSegError(f"{arguments.runs[0]} beside --group; give either runs or groups of runs")
     comparisons = _between_groups(arguments) if arguments.group else _between_runs(arguments)
@@ -66,9 +73,8 @@ def _between_runs(arguments: argparse.Namespace) -> list[RunComparison | GroupCo
     if len(names) < 2:
         raise ClipSegError(f"{len(names)} runs to compare; give two or more, or --group twice")
     rows = align(names, [load_runs(name) for name in names], split=arguments.split)
-    options = {"threshold": arguments.threshold, "seed": arguments.seed}
     return [
-        compare_runs((names[0], name), row[0], other, metric=metric, **options)
+        compare_runs((names[0], name), row[0], other, metric=metric, **_options(arguments))
         for row in rows
         for name, other in zip(names[1:], row[1:], strict=True)
         for metric in arguments.metric
@@ -85,11 +91,15 @@ def _between_groups(arguments: argparse.Namespace) -> list[RunComparison | Group
     for row in align(names, [load_runs(name) for name in names], split=arguments.split):
         groups = [row[start:end] for start, end in pairwise(starts)]
         comparisons += [
-            compare_groups((titles[0], title), groups[0], group, metric=metric, threshold=arguments.threshold)
+            compare_groups((titles[0], title), groups[0], group, metric=metric, **_options(arguments))
             for title, group in zip(titles[1:], groups[1:], strict=True)
             for metric in arguments.metric
         ]
     return comparisons
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("threshold", "margin", "seed")}
 
 
 def _distinct(names: list[str]) -> list[str]:

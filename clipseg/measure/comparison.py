@@ -19,13 +19,17 @@ from clipseg.measure.significance import (
     Outcome,
     RankTest,
     cluster_bootstrap,
+    cluster_means,
     format_p,
-    holm_outcomes,
     paired_t,
     to_json,
     welch,
     wilcoxon,
 )
+from clipseg.measure.statistics.clustered import clustered_t, seeds_and_images
+from clipseg.measure.statistics.corrections import MANY_TESTS, holm_outcomes, rate_outcomes
+from clipseg.measure.statistics.equivalence import Equivalence, equivalence
+from clipseg.measure.statistics.power import Power, power_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class RunComparison:
         t_test: of pairs, with d_z; it takes samples for independent.
         rank_test: Wilcoxon's; it takes samples for independent.
         interval: of the mean difference, by a bootstrap clustered by image: phrases of one image are not independent.
+        equivalence: by standard errors and draws clustered by image; None where no margin was given.
     """
 
     names: tuple[str, str]
@@ -52,21 +57,41 @@ class RunComparison:
     t_test: Outcome
     rank_test: RankTest | NotTestable
     interval: Interval | NotTestable
+    equivalence: Equivalence | NotTestable | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupComparison:
-    """One metric of two groups of runs; `values` in percent, one a run; the test is Welch's, its effect size Hedges' g."""
+    """One metric of two groups of runs that differ in their seed.
+
+    Attributes:
+        names, what, metric: as of `RunComparison`; any fraction of `metrics.json` is a metric too.
+        values: in percent, one a run.
+        t_test: Welch's, with Hedges' g.
+        interval: of the difference, for other seeds on other images; of a metric without values for samples there is none.
+        power: what these seeds could have shown.
+        equivalence: over seeds; None where no margin was given.
+    """
 
     names: tuple[str, str]
     what: str
     metric: str
     values: tuple[tuple[float, ...], tuple[float, ...]]
     t_test: Outcome
+    interval: Interval | NotTestable
+    power: Power | NotTestable
+    equivalence: Equivalence | NotTestable | None
 
 
 def compare_runs(
-    names: tuple[str, str], one: Results, two: Results, *, metric: str, threshold: float | None = None, seed: int = 0
+    names: tuple[str, str],
+    one: Results,
+    two: Results,
+    *,
+    metric: str,
+    threshold: float | None = None,
+    margin: float | None = None,
+    seed: int = 0,
 ) -> RunComparison:
     """Compare two runs on the same samples.
 
@@ -75,7 +100,8 @@ def compare_runs(
         one, two: their results; keys, sizes and thresholds have to agree.
         metric: one of `SAMPLE_METRICS`.
         threshold: another than that of the evaluations.
-        seed: of the bootstrap.
+        margin: in points; a difference below it counts as none. None: equality is not asked about.
+        seed: of the bootstraps.
 
     Raises:
         ClipSegError: the results cannot be compared, or have no such metric.
@@ -83,6 +109,8 @@ def compare_runs(
     check_same_samples(names, one, two)
     chosen = common_threshold(names, (one, two), threshold)
     first, second = (sample_values(results, metric, chosen) for results in (one, two))
+    difference, images = second - first, one.image_key
+    same = margin and equivalence(clustered_t(difference, images), margin, cluster_means(difference, images, seed=seed))
     return RunComparison(
         names=names,
         what=_what(one, chosen),
@@ -92,12 +120,20 @@ def compare_runs(
         means=(float(first.mean()), float(second.mean())),
         t_test=paired_t(second, first),
         rank_test=wilcoxon(second, first),
-        interval=cluster_bootstrap(second - first, one.image_key, seed=seed),
+        interval=cluster_bootstrap(difference, images, seed=seed),
+        equivalence=same or None,
     )
 
 
 def compare_groups(
-    names: tuple[str, str], one: Sequence[Results], two: Sequence[Results], *, metric: str, threshold: float | None = None
+    names: tuple[str, str],
+    one: Sequence[Results],
+    two: Sequence[Results],
+    *,
+    metric: str,
+    threshold: float | None = None,
+    margin: float | None = None,
+    seed: int = 0,
 ) -> GroupComparison:
     """Compare two groups of runs that differ in their seed, all on the same samples.
 
@@ -105,7 +141,7 @@ def compare_groups(
         names: of the groups.
         one, two: the results of the runs.
         metric: one of `SAMPLE_METRICS` (its mean over the samples), or a fraction of `metrics.json`.
-        threshold: another than that of the evaluations.
+        threshold, margin, seed: as in `compare_runs`.
 
     Raises:
         ClipSegError: the results cannot be compared, or have no such metric.
@@ -118,12 +154,22 @@ def compare_groups(
         check_same_samples((labels[0], label), everything[0], other)
     chosen = common_threshold(labels, everything, threshold)
     first, second = ([_run_value(results, metric, chosen) for results in runs] for runs in (one, two))
+    interval: Interval | NotTestable = NotTestable(f"{metric} is one value a run")
+    if metric in SAMPLE_METRICS:
+        first_runs, second_runs = (
+            np.stack([sample_values(results, metric, chosen) for results in runs]) for runs in (one, two)
+        )
+        interval = seeds_and_images(first_runs, second_runs, one[0].image_key, seed=seed)
+    test = welch(second, first)
     return GroupComparison(
         names=names,
         what=_what(everything[0], chosen),
         metric=metric,
         values=(tuple(first), tuple(second)),
-        t_test=welch(second, first),
+        t_test=test,
+        interval=interval,
+        power=power_of([first, second]),
+        equivalence=equivalence(test, margin) if margin else None,
     )
 
 
@@ -146,23 +192,39 @@ def _what(results: Results, threshold: float) -> str:
 def format_comparisons(comparisons: Sequence[RunComparison | GroupComparison]) -> str:
     """All comparisons as text, their t-tests corrected for being several."""
     lines = []
-    adjusted = holm_outcomes([each.t_test for each in comparisons])
-    tested = sum(p is not None for p in adjusted)
-    for comparison, p in zip(comparisons, adjusted, strict=True):
+    corrected = _corrected(comparisons)
+    for comparison, corrections in zip(comparisons, corrected, strict=True):
         first, second = comparison.names
         lines.append(f"{second} − {first}: {comparison.metric} in percent, {comparison.what}")
         lines += _run_lines(comparison) if isinstance(comparison, RunComparison) else _group_lines(comparison)
-        if p is not None and tested > 1:
-            lines.append(f"  Holm            {format_p(p)} of the t-test, among {tested} comparisons")
+        same = comparison.equivalence
+        if same is not None:
+            lines.append(f"  equivalence     {same}" + (f", within ±{same.margin:g}" if isinstance(same, Equivalence) else ""))
+        if isinstance(same, Equivalence) and same.share is not None:
+            lines.append(f"  within margin   {100 * same.share:.1f}% of draws of the images")
+        tested = sum("p_holm" in each for each in corrected)
+        if corrections and tested > 1:
+            lines.append(f"  Holm            {format_p(corrections['p_holm'])} of the t-test, among {tested} comparisons")
+        if "p_benjamini_hochberg" in corrections:
+            lines.append(f"  Benjamini-H.    {format_p(corrections['p_benjamini_hochberg'])}, by the rate of false discoveries")
         lines.append("")
     return "\n".join(lines[:-1])
+
+
+def _corrected(comparisons: Sequence[RunComparison | GroupComparison]) -> list[dict[str, float]]:
+    """The adjusted p-values of each t-test, by name: Holm's, and with more than ten tests Benjamini and Hochberg's."""
+    tests = [each.t_test for each in comparisons]
+    adjusted = {"p_holm": holm_outcomes(tests), "p_benjamini_hochberg": rate_outcomes(tests)}
+    if sum(p is not None for p in adjusted["p_holm"]) <= MANY_TESTS:
+        del adjusted["p_benjamini_hochberg"]
+    return [{name: p for name, values in adjusted.items() if (p := values[row]) is not None} for row in range(len(tests))]
 
 
 def _run_lines(comparison: RunComparison) -> list[str]:
     first, second = comparison.means
     return [
         f"  means           {first:.2f} and {second:.2f}, over {comparison.samples} samples on {comparison.images} images",
-        f"  difference      {second - first:+.2f}, 95% interval by images {comparison.interval}",
+        f"  difference      {second - first:+.2f}, 95% interval {comparison.interval}",
         f"  paired t-test   {comparison.t_test}",
         f"  Wilcoxon        {comparison.rank_test}",
     ]
@@ -172,21 +234,26 @@ def _group_lines(comparison: GroupComparison) -> list[str]:
     first, second = comparison.values
     listed = ", ".join(f"{value:.2f}" for value in first), ", ".join(f"{value:.2f}" for value in second)
     return [
+        f"  power           {comparison.power}",
         f"  means           {np.mean(first):.2f} and {np.mean(second):.2f}, over {len(first)} runs ({listed[0]}) and "
         f"{len(second)} ({listed[1]})",
         f"  Welch's t-test  {comparison.t_test}",
+        f"  seeds × images  95% interval {comparison.interval}",
     ]
 
 
 def comparisons_to_json(comparisons: Sequence[RunComparison | GroupComparison]) -> list[dict[str, Any]]:
-    """All comparisons as plain values; `t_test` has `p_holm` too."""
+    """All comparisons as plain values; `t_test` has its adjusted p-values too."""
     entries = []
-    for comparison, p in zip(comparisons, holm_outcomes([each.t_test for each in comparisons]), strict=True):
+    for comparison, corrections in zip(comparisons, _corrected(comparisons), strict=True):
         fields: dict[str, Any] = {name: getattr(comparison, name) for name in ("names", "what", "metric")}
         if isinstance(comparison, RunComparison):
             fields |= {name: getattr(comparison, name) for name in ("samples", "images", "means")}
-            fields |= {"interval": to_json(comparison.interval), "rank_test": to_json(comparison.rank_test)}
+            fields |= {"rank_test": to_json(comparison.rank_test)}
         else:
-            fields["values"] = comparison.values
-        entries.append(fields | {"t_test": to_json(comparison.t_test) | ({} if p is None else {"p_holm": p})})
+            fields |= {"values": comparison.values, "power": to_json(comparison.power)}
+        fields |= {"interval": to_json(comparison.interval), "t_test": to_json(comparison.t_test) | corrections}
+        if comparison.equivalence is not None:
+            fields["equivalence"] = to_json(comparison.equivalence)
+        entries.append(fields)
     return entries

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
 from clipseg.measure.intensity import ALPHA, FEWEST, IntensityTests, gray_values, intensity_tests
-from clipseg.measure.significance import Outcome, Rejections, TTest, holm
+from clipseg.measure.significance import Outcome, Rejections, TTest
+from clipseg.measure.statistics.corrections import holm
 
 # By mask and test: what a family of tests is called.
 FAMILIES = {

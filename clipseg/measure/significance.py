@@ -1,4 +1,4 @@
-"""Is a difference one? Tests of means with effect sizes and intervals, a clustered bootstrap, and Holm's correction.
+"""Is a difference one? Tests of means with effect sizes and intervals, and a clustered bootstrap.
 
 Numbers in, numbers out: nothing here knows of masks, images or runs. A test that cannot be done says why; no NaN leaves.
 """
@@ -17,6 +17,7 @@ from scipy import stats
 from clipseg.errors import ClipSegError
 
 CONFIDENCE = 0.95  # of every interval
+FEW_CLUSTERS = 20  # with fewer a percentile bootstrap's interval is too narrow
 _DRAWS_AT_ONCE = 1_000_000  # keeps the bootstrap's memory small, whatever the number of clusters
 
 
@@ -77,13 +78,17 @@ class RankTest:
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a mean lies, with 95% confidence."""
+    """Where a mean lies, with 95% confidence; `clusters`: the images it was drawn from, None where it comes of no bootstrap."""
 
     low: float
     high: float
+    clusters: int | None = None
 
     def __str__(self) -> str:
-        return f"[{self.low:.3f}, {self.high:.3f}]"
+        if self.clusters is None:
+            return f"[{self.low:.3f}, {self.high:.3f}]"
+        few = f", fewer than {FEW_CLUSTERS}: it is too narrow" if self.clusters < FEW_CLUSTERS else ""
+        return f"[{self.low:.3f}, {self.high:.3f}] of {self.clusters} images{few}"
 
 
 @dataclass(frozen=True)
@@ -216,13 +221,27 @@ def share_interval(hits: int, trials: int) -> Interval:
 def cluster_bootstrap(
     values: ArrayLike, clusters: Sequence[Any] | NDArray[Any], *, seed: int, repeats: int = 10_000
 ) -> Interval | NotTestable:
-    """The percentile interval of a mean whose values come in clusters that are drawn, with replacement, as wholes.
+    """The percentile interval of a mean whose values come in clusters; arguments as in `cluster_means`.
 
-    Phrases of one image succeed and fail together: drawn one by one they would pretend to be more evidence than they are. With
-    fewer than some twenty clusters the interval is too narrow, as every percentile bootstrap's.
+    With fewer than some twenty clusters the interval is too narrow, as every percentile bootstrap's.
+    """
+    count = len(np.unique(np.asarray(clusters)))
+    if count < 2:
+        return NotTestable(f"{count} image; at least 2 are needed")
+    means = cluster_means(values, clusters, seed=seed, repeats=repeats)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(low), float(high), count)
+
+
+def cluster_means(
+    values: ArrayLike, clusters: Sequence[Any] | NDArray[Any], *, seed: int, repeats: int = 10_000
+) -> NDArray[np.float64]:
+    """Means of values whose clusters are drawn, with replacement, as wholes: float64 `[repeats]`.
+
+    Phrases of one image succeed and fail together: drawn one by one they would pretend to be more evidence than they are.
 
     Args:
-        values: numbers `[N]`.
+        values: numbers `[N]`, at least one.
         clusters: one label a value.
         seed: of the draws.
         repeats: means drawn.
@@ -231,31 +250,13 @@ def cluster_bootstrap(
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums, sizes = np.bincount(index, weights=sample), np.bincount(index)
     count = len(sums)
-    if count < 2:
-        return NotTestable(f"{count} image; at least 2 are needed")
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // count)
     means = []
     for start in range(0, repeats, at_once):
         drawn = generator.integers(count, size=(min(at_once, repeats - start), count))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(low), float(high))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: below α with a chance of at most α for any true H0 of the family."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
-    return adjusted.tolist()
-
-
-def holm_outcomes(outcomes: Sequence[TTest | RankTest | NotTestable]) -> list[float | None]:
-    """`holm` over the tests that could be done; None for the others, which do not count as comparisons."""
-    adjusted = iter(holm([outcome.p_value for outcome in outcomes if not isinstance(outcome, NotTestable)]))
-    return [None if isinstance(outcome, NotTestable) else next(adjusted) for outcome in outcomes]
+    return np.concatenate(means)
 
 
 def format_p(p_value: float) -> str:
@@ -263,6 +264,6 @@ def format_p(p_value: float) -> str:
     return f"p = {p_value:.3g}" if p_value >= 1e-300 else "p < 1e-300"
 
 
-def to_json(outcome: TTest | RankTest | Interval | NotTestable) -> dict[str, Any]:
-    """The fields by name; `{"not_testable": reason}` where there is no result."""
+def to_json(outcome: Any) -> dict[str, Any]:
+    """The fields of a test, an interval or another such record by name; `{"not_testable": reason}` where there is no result."""
     return {"not_testable": outcome.reason} if isinstance(outcome, NotTestable) else asdict(outcome)

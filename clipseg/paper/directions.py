@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 from clipseg.measure.alignment import Runs, check_same_samples
 from clipseg.measure.average_precision import Definition
 from clipseg.measure.results import Results
-from clipseg.measure.significance import (
-    Interval,
-    NotTestable,
-    Outcome,
-    holm_outcomes,
-    paired_t,
-    welch,
-)
+from clipseg.measure.significance import Interval, NotTestable, Outcome, paired_t, welch
+from clipseg.measure.statistics.corrections import holm_outcomes, rate_outcomes
+from clipseg.measure.statistics.power import Power, power_of
 from clipseg.paper.resampling import percentiles, redrawn
 
 DEFINITION: Definition = "released"  # which made the published figures
@@ -43,7 +38,7 @@ class Row:
         difference, paper_difference: from what the row is compared with; None where there is nothing to compare.
         images: 95% interval of `difference`, these seeds on other images.
         test: of `difference`, over seeds; of Tab. 2 over images. None: the row is not compared.
-        p_holm: corrected for all rows of the section.
+        p_holm, p_rate: corrected for all rows of the section, by Holm and by Benjamini and Hochberg.
     """
 
     label: str
@@ -54,6 +49,7 @@ class Row:
     images: Interval | None = None
     test: Outcome | None = None
     p_holm: float | None = None
+    p_rate: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -80,6 +76,11 @@ class Panel:
 
     title: str
     rows: Sequence[Row]
+
+    @property
+    def power(self) -> Power | NotTestable:
+        """What a comparison of two rows with so many seeds could show."""
+        return power_of([row.ours for row in self.rows])
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,11 @@ class Sweep:
 
 
 def corrected(section: Section) -> Section:
-    """The section with Holm's p of all its tests."""
+    """The section with the corrected p of all its tests."""
     tests = [row.test or NotTestable("not compared") for panel in section.panels for row in panel.rows]
-    p_holm = iter(holm_outcomes(tests))
-    panels = [Panel(panel.title, [replace(row, p_holm=next(p_holm)) for row in panel.rows]) for panel in section.panels]
+    corrections = zip(holm_outcomes(tests), rate_outcomes(tests), strict=True)
+    panels = [
+        Panel(panel.title, [replace(row, p_holm=holm, p_rate=rate) for row, (holm, rate) in zip(panel.rows, corrections)])  # noqa: B905
+        for panel in section.panels
+    ]
     return Section(section.name, panels)

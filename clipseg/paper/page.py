@@ -8,11 +8,11 @@ import jinja2
 import numpy as np
 
 from clipseg.files import atomic_write
-from clipseg.measure.significance import TTest
+from clipseg.measure.significance import FEW_CLUSTERS, TTest
 from clipseg.paper.directions import ALPHA, DEFINITION, NO_DIFFERENCE, Row, Section
 from clipseg.paper.figures import bars, heat
 
-COLUMNS = ("row", "ours", "paper", "Δ ours", "95%, images", "t (df)", "p, Holm", "Δ paper", "direction")
+COLUMNS = ("row", "ours", "paper", "Δ ours", "95%, images", "t (df)", "p, Holm", "p, B.-H.", "Δ paper", "direction")
 ABOUT = {
     "Tab. 9": "The ablation: every row against CLIPSeg (PC+), by Welch's t-test over training seeds.",
     "Tab. 3": "The rows that need no other image tower, against CLIPSeg (PC+), by Welch's t-test over training seeds.",
@@ -63,6 +63,7 @@ def write_miniature(folder: Path, sections: Sequence[Section], facts: Mapping[st
         about=ABOUT,
         header=_markdown(COLUMNS),
         line=_line,
+        few_clusters=FEW_CLUSTERS,
         pictures={section.name: _write_pictures(folder, section) for section in sections},
         facts=facts,
     )
@@ -93,6 +94,7 @@ def _line(row: Row) -> str:
         "" if row.images is None else f"{row.images.low:+.1f} to {row.images.high:+.1f}",
         f"{row.test.statistic:.1f} ({row.test.degrees_of_freedom:.1f})" if isinstance(row.test, TTest) else "",
         "" if row.p_holm is None else f"{row.p_holm:.2g}",
+        "" if row.p_rate is None else f"{row.p_rate:.2g}",
         "" if row.paper_difference is None else f"{row.paper_difference:+.1f}",
     )
     # Spaces that do not break and minus signs keep a number on one line in a narrow column.

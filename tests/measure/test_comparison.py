@@ -19,6 +19,7 @@ from clipseg.measure.comparison import compare_groups, compare_runs, comparisons
 from clipseg.measure.metrics import sample_iou
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, NotTestable, RankTest, TTest
+from clipseg.measure.statistics.equivalence import Equivalence
 
 NAMES = ("one", "two")
 
@@ -85,7 +86,7 @@ def test_a_run_does_not_differ_from_itself() -> None:
     found = compare_runs(NAMES, made_results(), made_results(), metric="iou")
     assert str(found.t_test) == "not testable: all 40 differences are 0"
     assert str(found.rank_test) == "not testable: no pair differs"
-    assert found.interval == Interval(0.0, 0.0)
+    assert found.interval == Interval(0.0, 0.0, 20)
     assert "nan" not in format_comparisons([found])
     json.dumps(comparisons_to_json([found]), allow_nan=False)
 
@@ -231,3 +232,43 @@ def test_a_results_file_that_is_cut_off(runs: list[str], capsys: pytest.CaptureF
     error = capsys.readouterr().err
     assert "samples.npz" in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_same_is_shown_and_not_only_no_difference_found() -> None:
+    one, two = made_results(seed=1, images=60), made_results(seed=2, images=60)
+    found = compare_runs(NAMES, one, two, metric="iou", margin=20)
+    assert isinstance(found.equivalence, Equivalence)
+    assert found.equivalence.verdict == "equivalent"
+    assert found.equivalence.share == 1
+    close = compare_runs(NAMES, one, two, metric="iou", margin=0.01)
+    assert "not shown to be equivalent" in format_comparisons([close])
+    groups = [[made_results(seed=seed + start, images=30) for seed in range(4)] for start in (0, 10)]
+    by_seeds = compare_groups(NAMES, *groups, metric="iou", margin=20)
+    assert isinstance(by_seeds.equivalence, Equivalence)
+    assert by_seeds.equivalence.p_value < 0.05
+    text = format_comparisons([by_seeds])
+    assert text.index("4 seeds a group see") < text.index("means")
+    assert "of 30 images" in text
+    assert "ap is one value a run" in format_comparisons([compare_groups(NAMES, *groups, metric="ap")])
+    entries = comparisons_to_json([found, by_seeds])
+    json.dumps(entries, allow_nan=False)
+    assert entries[0]["equivalence"]["share"] == 1
+    assert entries[1]["power"]["seeds"] == 4
+
+
+def test_many_tests_are_corrected_for_their_rate_too() -> None:
+    one = made_results(seed=1)
+    for runs in (10, 11):
+        comparisons = [compare_runs(NAMES, one, made_results(seed=2 + run), metric="iou") for run in range(runs)]
+        assert all(("p_benjamini_hochberg" in entry["t_test"]) == (runs > 10) for entry in comparisons_to_json(comparisons))
+    assert "by the rate of false discoveries" in format_comparisons(comparisons)
+
+
+def test_a_margin_below_nothing_is_refused(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_compare(*runs[:2], "--margin", "0.5") == 0
+    assert "equivalence" in capsys.readouterr().out
+    for margin in ("0", "-1", "nan"):
+        assert run_compare(*runs[:2], f"--margin={margin}") == 2
+        error = capsys.readouterr().err
+        assert "expected points above 0" in error
+        assert error.count("\n") == 1

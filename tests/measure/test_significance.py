@@ -17,14 +17,13 @@ from clipseg.measure.significance import (
     TTest,
     cluster_bootstrap,
     format_p,
-    holm,
-    holm_outcomes,
     mean_interval,
     paired_t,
     to_json,
     welch,
     wilcoxon,
 )
+from clipseg.measure.statistics.corrections import holm, holm_outcomes
 
 SAMPLES = st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, 0.1, 7.0]), max_size=8)
 
@@ -137,7 +136,7 @@ def test_bootstrap_is_of_the_seed_alone_and_weighs_values_alike() -> None:
     values, clusters = [0.0, 0.0, 0.0, 8.0], ["a", "a", "a", "b"]
     assert cluster_bootstrap(values, clusters, seed=1) == cluster_bootstrap(values, clusters, seed=1)
     # Both drawn once: 2, the mean of the values, not 4, the mean of the clusters' means.
-    assert cluster_bootstrap(values, clusters, seed=1, repeats=3000) == Interval(0.0, 8.0)
+    assert cluster_bootstrap(values, clusters, seed=1, repeats=3000) == Interval(0.0, 8.0, 2)
     many = cluster_bootstrap(np.arange(1000) % 2, np.arange(1000), seed=0, repeats=2500)
     assert isinstance(many, Interval)
     assert (many.low, many.high) == pytest.approx((0.469, 0.531), abs=0.004)

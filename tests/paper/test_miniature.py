@@ -18,7 +18,8 @@ from clipseg.entry import to_yaml
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import Runs
 from clipseg.measure.paper import PROMPT_DELTAS
-from clipseg.measure.significance import Interval, TTest, holm
+from clipseg.measure.significance import Interval, TTest
+from clipseg.measure.statistics.corrections import holm
 from clipseg.paper import directions
 from clipseg.paper import sweep as miniature
 from clipseg.paper.directions import Row, Section
@@ -195,7 +196,7 @@ def test_runs_on_other_samples_are_refused() -> None:
 def test_the_page_holds_every_row_and_its_pictures(found: list[Section], tmp_path: Path) -> None:
     page = write_miniature(tmp_path, found, {"machine": "made up"}).read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found) + 3, 10}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found) + 3, 11}
     for section in found:
         for panel in section.panels:
             for row in panel.rows:
@@ -203,6 +204,8 @@ def test_the_page_holds_every_row_and_its_pictures(found: list[Section], tmp_pat
     difference = rows(found, "Tab. 9", "visual prompts, AP")["no visual"].difference
     assert f"* Tab. 9, visual prompts, AP: no visual: ours {difference:+.1f}, the paper's -24.6 (disagrees)" in page
     assert "* machine: made up" in page
+    places = [page.index(text) for text in ("**text prompts, mIoU", "3 seeds a group see a difference of", "| no visual |")]
+    assert places == sorted(places)
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
     assert len(pictures) == 5
     for name in pictures:

@@ -19,7 +19,8 @@ from clipseg.files import atomic_write
 from clipseg.measure.intensity import ALPHA, Difference, IntensityTests, Region
 from clipseg.measure.intensity_columns import FAMILIES, FamilyRejections, IntensityColumns
 from clipseg.measure.page import write_page
-from clipseg.measure.significance import Outcome, TTest, holm_outcomes, to_json
+from clipseg.measure.significance import Outcome, TTest, to_json
+from clipseg.measure.statistics.corrections import holm_outcomes
 
 _POPULATIONS = {
     "inside": "Welch T Test for two sets of pixel populations both inside of the segmented object",

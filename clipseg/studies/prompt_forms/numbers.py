@@ -16,11 +16,12 @@ from clipseg.measure.figures import form_bars
 from clipseg.measure.page import page_title, write_page
 from clipseg.measure.report import provenance_parts
 from clipseg.measure.results import Results, SavedResults
-from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, holm_outcomes, paired_t
+from clipseg.measure.significance import Interval, NotTestable, Outcome, cluster_bootstrap, paired_t
+from clipseg.measure.statistics.corrections import holm_outcomes, rate_outcomes
 from clipseg.measure.tables import monospaced
 
 BARE = "bare"
-COLUMNS = ("form", "mIoU", "95% interval", "IoU_FG", "AP", "against bare", "95% interval", "t", "p, Holm")
+COLUMNS = ("form", "mIoU", "95% interval", "IoU_FG", "AP", "against bare", "95% interval", "t", "p, Holm", "p, B.-H.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class FormEffect:
         interval: of the mean, by a bootstrap clustered by image.
         difference: of the mean to that of the bare phrase; 0 for the bare phrase itself.
         difference_interval: by a bootstrap clustered by image.
-        test: paired, over samples; its p by Holm over the forms is `p_holm`.
+        test: paired, over samples; its p over the forms is `p_holm` by Holm, `p_rate` by Benjamini and Hochberg.
     """
 
     form: str
@@ -43,6 +44,7 @@ class FormEffect:
     difference_interval: Interval | NotTestable
     test: Outcome
     p_holm: float | None
+    p_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def compare_forms(forms: Mapping[str, Results], *, provenance: Mapping[str, Any]
         check_same_samples((BARE, name), bare, results)
     values = {name: sample_values(results, "iou", results.threshold) for name, results in forms.items()}
     tests = {name: paired_t(iou, values[BARE]) for name, iou in values.items() if name != BARE}
-    adjusted = dict(zip(tests, holm_outcomes(list(tests.values())), strict=True))
+    outcomes = list(tests.values())
+    adjusted = dict(zip(tests, zip(holm_outcomes(outcomes), rate_outcomes(outcomes), strict=True), strict=True))
     effects = [
         FormEffect(
             form=name,
@@ -96,7 +99,8 @@ def compare_forms(forms: Mapping[str, Results], *, provenance: Mapping[str, Any]
             difference=float((iou - values[BARE]).mean()),
             difference_interval=cluster_bootstrap(iou - values[BARE], bare.image_key, seed=seed),
             test=tests.get(name, NotTestable("it is what the others are compared with")),
-            p_holm=adjusted.get(name),
+            p_holm=adjusted.get(name, (None, None))[0],
+            p_rate=adjusted.get(name, (None, None))[1],
         )
         for name, iou in values.items()
     ]
@@ -109,11 +113,11 @@ def form_cells(comparison: FormComparison) -> list[tuple[str, ...]]:
     for effect in comparison.effects:
         figures = comparison.forms[effect.form].metrics()
         shown = [f"{100 * figures[name]:.1f}" for name in ("iou_fg", "ap")]
-        against = ["", "", "", ""]
+        against = [""] * 5
         if effect.form != BARE:
-            against = [f"{effect.difference:+.2f}", _ends(effect.difference_interval, 2), str(effect.test), ""]
-            if not isinstance(effect.test, NotTestable) and effect.p_holm is not None:
-                against[2:] = [f"{effect.test.statistic:.2f}", f"{effect.p_holm:.2g}"]
+            against = [f"{effect.difference:+.2f}", _ends(effect.difference_interval, 2), str(effect.test), "", ""]
+            if not isinstance(effect.test, NotTestable):
+                against[2:] = [f"{effect.test.statistic:.2f}", f"{effect.p_holm:.2g}", f"{effect.p_rate:.2g}"]
         rows.append((effect.form, f"{effect.mean:.1f}", _ends(effect.interval), *shown, *against))
     return rows
 

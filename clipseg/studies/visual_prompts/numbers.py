@@ -14,21 +14,23 @@ from numpy.typing import NDArray
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import PROMPT_DELTAS
 from clipseg.measure.results import SavedResults
-from clipseg.measure.significance import NotTestable, Outcome, holm_outcomes, paired_t
+from clipseg.measure.significance import NotTestable, Outcome, paired_t
+from clipseg.measure.statistics.corrections import holm_outcomes, rate_outcomes
 from clipseg.measure.tables import monospaced
 
-COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "objects", "paper")
+COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "p, B.-H.", "objects", "paper")
 _LABELS = ("key", "image_key", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """One variant's: mean of ΔP(object) in points, the paired t-test against no change, its p by Holm, and the paper's mean."""
+    """One variant's: mean of ΔP(object) in points, the paired t-test against no change, its corrected p, the paper's mean."""
 
     variant: str
     delta: float
     test: Outcome
     p_holm: float | None
+    p_rate: float | None
     paper: float | None
 
 
@@ -96,12 +98,13 @@ class PromptDeltas(SavedResults):
         return 100 * (self.engineered - self.original[:, None])
 
     def effects(self) -> list[Effect]:
-        """Each variant's effect; Holm's correction is over the variants."""
+        """Each variant's effect; Holm's correction, and Benjamini and Hochberg's of the rate, are over the variants."""
         tests = [paired_t(100 * self.engineered[:, column], 100 * self.original) for column in range(len(self.variants))]
-        rows = zip(self.variants, self.deltas.mean(axis=0).tolist(), tests, holm_outcomes(tests), strict=True)
+        means = self.deltas.mean(axis=0).tolist()
+        rows = zip(self.variants, means, tests, holm_outcomes(tests), rate_outcomes(tests), strict=True)
         return [
-            Effect(variant=variant, delta=delta, test=test, p_holm=p_holm, paper=PROMPT_DELTAS.get(variant))
-            for variant, delta, test, p_holm in rows
+            Effect(variant=variant, delta=delta, test=test, p_holm=p_holm, p_rate=p_rate, paper=PROMPT_DELTAS.get(variant))
+            for variant, delta, test, p_holm, p_rate in rows
         ]
 
     def metrics(self) -> dict[str, float]:
@@ -136,13 +139,14 @@ def table_cells(results: PromptDeltas) -> list[tuple[str, ...]]:
         paper = "" if effect.paper is None else f"{effect.paper:.2f}"
         test = effect.test
         if isinstance(test, NotTestable) or effect.p_holm is None:
-            cells = (str(test), "", "", "")
+            cells = (str(test), "", "", "", "")
         else:
             cells = (
                 f"[{test.low:.2f}, {test.high:.2f}]",
                 f"{test.statistic:.2f}",
                 f"{test.p_value:.2g}",
                 f"{effect.p_holm:.2g}",
+                f"{effect.p_rate:.2g}",
             )
         rows.append((effect.variant, f"{effect.delta:.2f}", *cells, str(len(results)), paper))
     return rows
