@@ -116,6 +116,24 @@ def read_mask(source: ImageLike, *, exif: bool = True) -> Tensor:
     return values > (0 if found[-1] == 1 else 127)
 
 
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode a label map, a PNG in gray or with a palette -> its values, uint8 `[H, W]`.
+
+    Raises:
+        ClipSegError: missing, in colours, or damaged.
+    """
+    with open_pil(path) as image:
+        if image.mode not in ("P", "L"):
+            raise ClipSegError(
+                f"{path}: a picture of mode {image.mode}; expected a palette or gray PNG, whose values are labels"
+            )
+        try:
+            return np.array(image)
+        # Decoders raise whatever they meet in damaged bytes; all of it means the same to a caller.
+        except Exception as error:
+            raise ClipSegError(f"{path}: truncated or damaged ({one_line(error)}); fetch or write the file again") from error
+
+
 def open_pil(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Image.Image:
     """Open an image file without decoding its pixels (`.size` and `.mode` are there), as a context manager.
 

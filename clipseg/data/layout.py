@@ -24,7 +24,7 @@ LAYOUTS = {
     "pascal": "Pascal VOC's layout (VOC2012 with ImageSets/Segmentation, JPEGImages, SegmentationClass)",
     "coco": "COCO's layout (annotations/instances_<split>.json, <split>/<photo>.jpg)",
     "lvis": "LVIS's layout (lvis_v1_<split>.json, COCO's train2017 and val2017)",
-    "folder": "a folder of your own (<split>.jsonl)",
+    "folder": "a folder of your own (<split>.jsonl, COCO JSON, or images/ with labels/ or masks/: docs/add_a_dataset.md)",
 }
 
 

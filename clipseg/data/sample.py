@@ -34,6 +34,7 @@ class Task:
     Attributes:
         key: stable over runs, machines and orders, e.g. "test/2335__1": results are aligned by it.
         phrase: the bare phrase; templates are put around it later.
+        synonyms: all phrases that mean the same, where there are several; `prompt.ensemble` takes the mean over them.
         mask: uint8 `[H, W]` of the image's size, 1 inside the target.
         group: the class over which mIoU averages; on PhraseCut each task is its own (its key).
         seed: of every choice still to be made for this task (its template, its mix), a function of (seed, epoch, item).
@@ -50,6 +51,7 @@ class Task:
     seed: int
     support: Support | None = None
     blank: bool = False
+    synonyms: tuple[str, ...] = ()
     subsets: tuple[str, ...] = ()
     official: Tensor | None = None
 
@@ -96,6 +98,7 @@ class Batch:
         image_keys: B names.
         image_index: int64 `[N]`, which image each task asks about.
         keys, phrases, groups: N strings each.
+        synonyms: N tuples of all phrases of a task.
         masks: N tensors, uint8 `[H, W]` of their image's size.
         seeds: N integers.
         support_index: int64 `[M]`, the tasks that have a support.
@@ -111,6 +114,7 @@ class Batch:
     image_index: Tensor
     keys: list[str]
     phrases: list[str]
+    synonyms: list[tuple[str, ...]]
     groups: list[str]
     masks: Ragged
     seeds: list[int]
@@ -168,6 +172,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_index=torch.tensor([b for b, _ in tasks], dtype=torch.int64),
         keys=[task.key for _, task in tasks],
         phrases=[task.phrase for _, task in tasks],
+        synonyms=[task.synonyms or (task.phrase,) for _, task in tasks],
         groups=[task.group for _, task in tasks],
         seeds=[task.seed for _, task in tasks],
         support_index=torch.tensor([n for n, _ in supports], dtype=torch.int64),

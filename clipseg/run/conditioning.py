@@ -1,6 +1,7 @@
 """A batch's prompts -> conditions: phrases in templates, support images engineered on the device, embedded and mixed."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Conditioner:
     def __call__(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """The conditions of a batch's N tasks, float `[N, E]`; a task without support has its text alone."""
         with record_function("text"):
-            conditions = self.texts(model, batch.phrases, batch.seeds)
+            conditions = self.texts(model, batch.phrases, batch.seeds, batch.synonyms)
         index = torch.cat([batch.support_index, batch.blank_index])
         if not len(index):
             return conditions
@@ -62,13 +63,17 @@ class Conditioner:
         mixed = weight * conditions[index] + (1 - weight) * visual
         return conditions.index_copy(0, index, mixed)
 
-    def texts(self, model: CLIPSeg, phrases: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """The embeddings of N phrases, float `[N, E]`; each seed draws the phrase's template."""
-        if self.ensemble:
-            texts = [fill(template, phrase) for phrase in phrases for template in self.templates]
-            return self._encode(model, texts).unflatten(0, (len(phrases), len(self.templates))).mean(dim=1)
-        choices = zip(phrases, seeds, strict=True)
-        return self._encode(model, [fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
+    def texts(
+        self, model: CLIPSeg, phrases: Sequence[str], seeds: Sequence[int], synonyms: Sequence[Sequence[str]] | None = None
+    ) -> Tensor:
+        """The embeddings of N phrases, float `[N, E]`: each seed draws a template, or the mean is over all and all synonyms."""
+        if not self.ensemble:
+            choices = zip(phrases, seeds, strict=True)
+            return self._encode(model, [fill(choose(self.templates, seed), phrase) for phrase, seed in choices])
+        meant = synonyms or [[phrase] for phrase in phrases]
+        texts = [[fill(template, phrase) for phrase in each for template in self.templates] for each in meant]
+        embedded = self._encode(model, list(chain.from_iterable(texts)))
+        return torch.stack([part.mean(dim=0) for part in embedded.split(list(map(len, texts)))])
 
     def _encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
         # The last bits of an embedding depend on what it was computed with. On the CPU a run that goes on equals one that never

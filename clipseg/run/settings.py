@@ -64,7 +64,7 @@ class PromptSettings:
     """How a target is described (docs/paper.md, Sec. 2 and 3; `run/conditioning.py`)."""
 
     templates: Any = "plain"  # a named set (plain, fixed, shuffled, extended, imagenet), one template, or a list of templates
-    ensemble: bool = False  # the mean embedding over all templates, instead of one of them drawn for each task
+    ensemble: bool = False  # the mean embedding over all templates and a class's phrases, instead of one drawn for each task
     text_weight: list[float] = field(default_factory=lambda: [0.0, 0.5])  # range of w in w * text + (1 - w) * visual
     visual_prompt: str = "crop_blur_intensity10"  # a variant of prompts/visual.py or prompts/attention.py
 

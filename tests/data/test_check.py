@@ -108,13 +108,13 @@ def test_folder_damage(tmp_path):
     found = errors(tmp_path)
     assert "val.jsonl: line 1: mask 'gone.png': no such file" in found[0]
     assert "3.jpg: not an image" in found[1]
-    assert found[2].endswith("mask.png has 32x24 pixels, its image 9x9")
+    assert "line 2: mask mask.png has 32x24 pixels, its image 9x9" in found[2]
     assert len(found) == 3
 
 
 def test_no_layout_says_what_is_there(tmp_path):
     (tmp_path / "holiday.txt").write_text("")
-    with pytest.raises(ClipSegError, match=r"found holiday\.txt; expected PhraseCut's .* Pascal VOC's .* a folder of your own"):
+    with pytest.raises(ClipSegError, match=r"not a folder of your own .*; found holiday\.txt; .* PhraseCut's .* Pascal VOC's"):
         check_data(tmp_path)
     with pytest.raises(ClipSegError, match="no such folder"):
         check_data(tmp_path / "nowhere")

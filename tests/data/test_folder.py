@@ -15,7 +15,8 @@ from PIL import Image
 
 from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.rasterise import rasterise
-from clipseg.data.readers.folder import FolderData, read_lines
+from clipseg.data.readers.folder import FolderData
+from clipseg.data.readers.own.lines import read_lines
 from clipseg.errors import ClipSegError
 
 ONE, TWO = (2, 3, 9, 12), (11, 1, 30, 8)
@@ -145,7 +146,7 @@ def test_a_malformed_line_is_named(root, line, message):
     assert str(error.value).startswith(f"{root}{os.sep}train.jsonl: line 3")
     assert "\n" not in str(error.value)
     problems: list[str] = []
-    assert [task["line"] for task in read_lines(root / "train.jsonl", problems=problems)] == [1, 4]
+    assert [task.number for task in read_lines(root, root / "train.jsonl", problems)] == [1, 4]
     assert problems == [str(error.value)]
 
 
@@ -169,7 +170,7 @@ def test_another_layout_or_split_is_named(root, tmp_path):
     with pytest.raises(ClipSegError, match="save it as UTF-8"):
         FolderData(root, split="latin")
     write_voc(tmp_path / "voc", {"2007_000033": {"cat": (1, 1, 5, 5)}})
-    with pytest.raises(ClipSegError, match=r"not a folder of your own \(<split>.jsonl\); found Pascal VOC's layout"):
+    with pytest.raises(ClipSegError, match=r"not a folder of your own \(<split>.jsonl, .*\); found Pascal VOC's layout"):
         FolderData(tmp_path / "voc")
     with pytest.raises(ClipSegError, match="no such folder"):
         FolderData(tmp_path / "nowhere")

@@ -21,7 +21,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_data import write_coco, write_lvis, write_voc
+from made_data import photo, write_coco, write_lvis, write_voc
 from made_results import made_results
 from omegaconf import OmegaConf
 from PIL import Image
@@ -170,6 +170,16 @@ def folder(root: Path) -> Path:
     return root / "train.jsonl"
 
 
+def own_coco(root: Path) -> Path:
+    path = write_coco(root, OBJECTS).replace(root / "mine.json")
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = []
+    path.write_text(json.dumps(content))
+    (root / "val2014").rename(root / "images")
+    shutil.rmtree(root / "annotations")
+    return path
+
+
 def read_all(data: Any) -> list[Any]:
     return [data[item] for item in range(len(data))]
 
@@ -203,6 +213,7 @@ DATA_SETS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     ),
     "episodes": (voc, lambda root: read_all(pascal5i(root, fold=1, visual_support=True, episodes=root / "episodes.json"))),
     "folder": (folder, lambda root: read_all(FolderData(root))),
+    "own COCO JSON": (own_coco, lambda root: read_all(FolderData(root, split="mine"))),
 }
 
 
@@ -271,6 +282,35 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
     def check(data: st.DataObject, kind: str) -> None:
         (tmp_path / "mask").write_bytes(data.draw(bent(masks[kind])))
         attempt(lambda: read_all(FolderData(tmp_path)))
+
+    check()
+
+
+TEXTS = ("phrases.yaml", "names.txt")
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_labels_that_are_pictures(tmp_path: Path, maps: bool) -> None:
+    """Label maps with their names, or masks, with phrases: bytes and text of any file are others."""
+    photo(tmp_path / "images" / "a.jpg")
+    labels, phrases, names = tmp_path / "labels" / ("a.png" if maps else "a__cat.png"), *map(tmp_path.joinpath, TEXTS)
+    labels.parent.mkdir()
+    values = np.arange(768, dtype=np.uint8).reshape(24, 32) // 100
+    Image.fromarray(values if maps else values > 1).save(labels)
+    phrases.write_text("cat: [a cat, cats]\ndog: a dog\nx: x\n")
+    if maps:
+        names.write_text("1 cat\n2: dog\n3 x\n")
+    whole = {path: path.read_bytes() for path in (labels, phrases, names)[: 2 + maps]}
+    assert read_all(FolderData(tmp_path, split="all"))
+
+    @fuzzed(60)
+    @given(data=st.data(), path=st.sampled_from(list(whole)))
+    def check(data: st.DataObject, path: Path) -> None:
+        text = st.text(max_size=20).map(str.encode)
+        path.write_bytes(data.draw(bent(whole[path]) if path == labels else bent(whole[path]) | text))
+        attempt(lambda: read_all(FolderData(tmp_path, split="all")))
+        attempt(lambda: check_data(tmp_path, decode=True).lines())
+        path.write_bytes(whole[path])
 
     check()
 

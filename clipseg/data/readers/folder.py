@@ -1,141 +1,160 @@
-"""A folder of the user's own, listed in JSON Lines -> `Sample`s, for training and evaluation.
+"""A folder of the user's own -> `Sample`s, for training and evaluation, in whichever form its labels are kept.
 
-`<split>.jsonl` holds one task a line, `{"image": "photos/1.jpg", "phrase": "a dog", "mask": "masks/1.png"}`, or with
-`"polygons": [[[x, y], ...], ...]` instead of the mask. Paths are relative to the folder and stay inside it.
+The forms: `own/lines.py` (JSON Lines), `own/coco_json.py`, `own/pictures.py` (label maps, masks); phrases: `own/phrases.py`.
 """
 
 import json
-import reprlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg.data.annotations import LONGEST_PHRASE, PackedStrings, is_text, polygon_points
-from clipseg.data.layout import check_inside, wrong_layout
+from clipseg.data.annotations import PackedStrings
+from clipseg.data.layout import LAYOUTS, find_layouts, wrong_layout
 from clipseg.data.phrase_tasks import EVALUATION, PhraseTasks, ReaderOptions
-from clipseg.data.rasterise import rasterise
+from clipseg.data.readers.own.coco_json import find_coco_json, read_coco_json
+from clipseg.data.readers.own.lines import find_lines, read_lines
+from clipseg.data.readers.own.phrases import read_phrases
+from clipseg.data.readers.own.pictures import (
+    LABELS,
+    OPEN,
+    PHOTOS,
+    find_folder,
+    find_label_maps,
+    find_masks,
+    is_picture,
+    read_label_maps,
+    read_masks,
+)
+from clipseg.data.readers.own.tasks import OwnTask, Problems, draw
+from clipseg.data.sample import Sample, Task
 from clipseg.errors import ClipSegError
-from clipseg.files import read_text
-from clipseg.image_io import read_image, read_mask
+from clipseg.image_io import read_image, read_labels
+
+
+@dataclass(frozen=True)
+class Form:
+    """How labels are kept.
+
+    Attributes:
+        find: folder -> its splits, name -> file or folder; none where it is kept in another form.
+        read: (folder, file or folder of a split, problems) -> its tasks.
+    """
+
+    find: Callable[[Path], dict[str, Path]]
+    read: Callable[[Path, Path, Problems], list[OwnTask]]
+
+
+# In the order in which a folder is asked for them: who lists masks as JSON Lines may have the folders of another form too.
+FORMS: Mapping[str, Form] = {
+    "JSON Lines": Form(find_lines, read_lines),
+    "COCO JSON": Form(find_coco_json, read_coco_json),
+    "label maps": Form(find_label_maps, read_label_maps),
+    "masks": Form(find_masks, read_masks),
+}
+
+
+def find_format(root: Path) -> str:
+    """Return the form, one of `FORMS`, that the labels of a folder are kept in.
+
+    Raises:
+        ClipSegError: no such folder, or none that can be told.
+    """
+    for name, form in FORMS.items() if root.is_dir() else ():
+        if form.find(root):
+            return name
+    photos, labels = find_folder(root, PHOTOS), find_folder(root, LABELS)
+    if root.is_dir() and not find_layouts(root):
+        if labels is not None and photos is None:
+            raise ClipSegError(f"data.root={root}: labels ({labels.name}) without images; expected {LAYOUTS['folder']}")
+        if labels is None and (photos is not None or any(map(is_picture, root.iterdir()))):
+            raise ClipSegError(f"data.root={root}: images without any label; expected {LAYOUTS['folder']}")
+    raise wrong_layout(root, "folder")
+
+
+def folder_splits(root: Path) -> dict[str, Path]:
+    """Return the splits a folder holds: name -> the file or the folder of photos it is read from.
+
+    Raises:
+        ClipSegError: as in `find_format`.
+    """
+    return FORMS[find_format(root)].find(root)
+
+
+def read_tasks(root: Path, path: Path, problems: Problems = None) -> list[OwnTask]:
+    """Read the tasks of a split; `path` is that of `folder_splits`, arguments and errors are those of `read_lines`."""
+    return FORMS[find_format(root)].read(root, path, problems)
 
 
 class FolderData(PhraseTasks):
-    """The tasks of a folder's `<split>.jsonl`; items as in `PhraseTasks`, so as PhraseCut's. The class of a task is its phrase.
+    """The tasks of a split of a folder; items as in `PhraseTasks`, so as PhraseCut's.
+
+    A class that has several phrases in `phrases.yaml` is asked for by one of them, drawn, in training, and else by the first.
 
     Args:
         root: the folder.
         options: how items are made of the tasks.
-        split: the name of a JSON Lines file in it, without its ending.
+        split: one of `folder_splits`.
+        images: keep only the tasks on these photos, named by their paths in the folder; None: all.
 
     Raises:
-        ClipSegError: the folder, the split or a file is missing, a line is malformed, or a path leaves the folder.
+        ClipSegError: the folder, the split or a file is missing, something is malformed, a class has no phrase, or a path
+            leaves the folder.
     """
 
-    def __init__(self, root: str | Path, options: ReaderOptions = EVALUATION, *, split: str = "train") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        options: ReaderOptions = EVALUATION,
+        *,
+        split: str = "train",
+        images: Collection[str] | None = None,
+    ) -> None:
         self.root = Path(root)
-        path = folder_splits(self.root).get(split)
-        if path is None:
-            known = ", ".join(folder_splits(self.root))
-            raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {known}")
-        lines = read_lines(path)
-        phrases = PackedStrings(line["phrase"] for line in lines)
-        self._targets = PackedStrings(json.dumps(line.get("mask", line.get("polygons"))) for line in lines)
-        self._numbers = [line["line"] for line in lines]
-        self._path = path
+        splits = folder_splits(self.root)
+        if split not in splits:
+            raise ClipSegError(f"data.root={root}: split {split!r} unknown; expected one of {', '.join(splits)}")
+        tasks = read_tasks(self.root, splits[split])
+        if images is not None:
+            tasks = [task for task in tasks if task.image in images]
+        names = PackedStrings(task.name for task in tasks)
+        self.phrases = read_phrases(self.root, dict.fromkeys(names))
+        self._targets = PackedStrings(json.dumps(task.target) for task in tasks)
+        self._where = PackedStrings(task.where for task in tasks)
+        if (exclude := options.exclude) is not None:
+            held_out = {name: bool(exclude(phrases).any()) for name, phrases in self.phrases.items()}
+            options = replace(options, exclude=lambda names: np.array([held_out[name] for name in names], dtype=np.bool_))
         super().__init__(
             options,
-            keys=PackedStrings(f"{split}/{line['line']:06d}" for line in lines),
-            phrases=phrases,
-            images=np.array([line["image"] for line in lines], dtype=np.str_),
-            task_rows=np.arange(len(lines)),
-            groups=phrases,
-            where=f"{path}:",
+            keys=PackedStrings(f"{split}/{task.number:06d}" for task in tasks),
+            phrases=names,
+            images=np.array([task.image for task in tasks], dtype=np.str_),
+            task_rows=np.arange(len(tasks)),
+            groups=names,
+            where=f"{splits[split]}:",
         )
 
+    def __getitem__(self, index: tuple[int, int] | int) -> Sample:
+        """Read one item, as `PhraseTasks` does; in evaluation what a label map leaves open is not counted."""
+        sample = super().__getitem__(index)
+        item = index[1] if isinstance(index, tuple) else index
+        target = {} if self.options.training else json.loads(self._targets[int(self.epoch_plan(0)[item][0])])
+        if not target.get("open"):
+            return sample
+        return replace(sample, valid=torch.from_numpy(read_labels(self.root / target["labels"]) != OPEN).byte())
+
+    def _task(self, row: int, mask: torch.Tensor, rng: np.random.Generator) -> Task:
+        """One task; what was drawn so far as its phrase is its class, or another one as a negative."""
+        task = super()._task(row, mask, rng)
+        phrases = self.phrases[task.phrase]
+        drawn = np.random.default_rng((task.seed, 2)).integers(len(phrases)) if self.options.training else 0
+        return replace(task, phrase=phrases[drawn], synonyms=phrases)
+
     def _read_image(self, number: int) -> torch.Tensor:
-        return read_image(self.root / str(self.image_ids[number]), exif=False)
+        return read_image(self.root / str(self._photos[number]), exif=False)
 
     def _read_mask(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
-        target = json.loads(self._targets[row])
-        where = f"{self._path}: line {self._numbers[row]}"
-        if isinstance(target, list):
-            return rasterise([polygon_points(polygon, where) for polygon in target], height, width)
-        mask = read_mask(self.root / target, exif=False).byte().numpy()
-        if mask.shape != (height, width):
-            size = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise ClipSegError(f"{where}: mask {target} has {size} pixels, its image {width}x{height}; draw it at that size")
-        return mask
-
-
-def folder_splits(root: Path) -> dict[str, Path]:
-    """The splits a folder holds: name -> `<name>.jsonl`.
-
-    Raises:
-        ClipSegError: no such folder, or a folder of another layout.
-    """
-    splits = {path.stem: path for path in sorted(root.glob("*.jsonl"))}
-    if not splits:
-        raise wrong_layout(root, "folder")
-    return splits
-
-
-def read_lines(path: Path, *, problems: list[str] | None = None) -> list[dict[str, Any]]:
-    """Read a JSON Lines file and check every task but for the content of its pictures; empty lines are passed over.
-
-    Args:
-        path: the file; its paths are relative to its folder.
-        problems: where given, a malformed line is left out and described there instead of raised.
-
-    Returns:
-        the tasks, each with "line", its number from 1 on.
-
-    Raises:
-        ClipSegError: the file cannot be read, or a line is malformed; file and line are named.
-    """
-    lines = read_text(path).splitlines()
-    tasks = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                tasks.append(_read_task(line, path.parent, f"{path}: line {number}") | {"line": number})
-            except ClipSegError as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
-    return tasks
-
-
-def _read_task(line: str, root: Path, where: str) -> dict[str, Any]:
-    try:
-        task = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ClipSegError(f"{where}: not valid JSON ({error}); write one object a line") from error
-    if not isinstance(task, dict) or ("mask" in task) == ("polygons" in task):
-        raise ClipSegError(f"{where}: expected an object of image, phrase, and either mask or polygons")
-    phrase, polygons = task.get("phrase"), task.get("polygons")
-    if not is_text(phrase) or not phrase.strip():
-        raise ClipSegError(f"{where}: phrase is {reprlib.repr(phrase)}; expected text, of at most {LONGEST_PHRASE} letters")
-    _check_path(task.get("image"), root, f"{where}: image")
-    if "mask" in task:
-        _check_path(task["mask"], root, f"{where}: mask")
-    elif not isinstance(polygons, list) or any(len(polygon_points(polygon, where)) < 3 for polygon in polygons):
-        raise ClipSegError(f"{where}: polygons is {reprlib.repr(polygons)}; expected a list of polygons of at least 3 [x, y]")
-    return task
-
-
-def _check_path(text: Any, root: Path, where: str) -> None:
-    """A file inside `root`, whichever way one might try to leave it."""
-    if not is_text(text) or not text or "\0" in text:
-        raise ClipSegError(f"{where} is {reprlib.repr(text)}; expected a path relative to {root}")
-    paths = PurePosixPath(text), PureWindowsPath(text)
-    if any(path.anchor or ".." in path.parts for path in paths):
-        raise ClipSegError(f"{where} {text!r} leaves {root}; put the file inside and name it relative to that folder")
-    try:
-        check_inside(root / text, root)
-    except ClipSegError as error:
-        raise ClipSegError(f"{where} {text!r} is a symbolic link that leaves {root}; put the file itself there") from error
-    if not (root / text).is_file():
-        raise ClipSegError(f"{where} {text!r}: no such file in {root}")
+        return draw(json.loads(self._targets[row]), self.root, height, width, where=self._where[row])

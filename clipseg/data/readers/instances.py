@@ -7,7 +7,7 @@ a segmentation stays the text it was until its mask is asked for.
 import json
 import re
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,22 @@ def annotation_file(root: str | Path, layout: str, *, split: str) -> Path:
     return files[split]
 
 
-def read_instances(path: Path, *, wanted: Collection[str] | None = None, crowds: bool = True) -> InstanceTable:
+def read_instances(
+    path: Path,
+    *,
+    wanted: Collection[str] | None = None,
+    crowds: bool = True,
+    photo: Callable[[Any, Path], str] | None = None,
+    boxes: list[int] | None = None,
+) -> InstanceTable:
     """Read an annotation file.
 
     Args:
         path: the file.
         wanted: keep only annotations of these categories; None: all.
         crowds: keep those of many objects at once.
+        photo: (entry of an image, path) -> where the photo lies; by default as COCO and LVIS have it.
+        boxes: where given, an annotation without outline is drawn as its box, and its id added here.
 
     Raises:
         ClipSegError: missing, cut off, or an entry is malformed; file and entry are named.
@@ -112,11 +121,11 @@ def read_instances(path: Path, *, wanted: Collection[str] | None = None, crowds:
         categories=tuple(names),
         image_ids=image_ids,
         sizes=np.array([_size(entry, path) for entry in images]),
-        photos=PackedStrings(_photo(entry, path) for entry in images),
+        photos=PackedStrings((photo or _photo)(entry, path) for entry in images),
         annotation_ids=ids[order],
         category=category[order],
-        areas=np.array([_area(annotations[i], f"{path}: annotation {ids[i]}") for i in order.tolist()]),
-        segmentations=PackedStrings(json.dumps(annotations[i].get("segmentation")) for i in order.tolist()),
+        areas=np.array([_area(annotations[i], boxes is None, f"{path}: annotation {ids[i]}") for i in order.tolist()]),
+        segmentations=PackedStrings(json.dumps(_segmentation(annotations[i], boxes, path)) for i in order.tolist()),
         starts=np.searchsorted(image_of[order], np.arange(len(images) + 1)),
     )
 
@@ -124,7 +133,7 @@ def read_instances(path: Path, *, wanted: Collection[str] | None = None, crowds:
 def _entries(content: Any, name: str, path: Path) -> list[Any]:
     entries = content.get(name) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise ClipSegError(f"{path}: no list of {name}; expected an annotation file of COCO or LVIS: fetch it again")
+        raise ClipSegError(f"{path}: no list of {name}; expected an annotation file of COCO or LVIS: fetch or write it again")
     return entries
 
 
@@ -154,11 +163,23 @@ def _links(entry: Any, position: Mapping[int, int], rank: Mapping[int, int], whe
     return annotation_id, position[image_id], rank[category_id]
 
 
-def _area(entry: Any, where: str) -> float:
-    area = entry.get("area")
+def _area(entry: Any, is_needed: bool, where: str) -> float:
+    area = entry.get("area") if is_needed else 0
     if type(area) not in (int, float) or not 0 <= area <= LONGEST_SIDE**2:  # NaN fails too
         raise ClipSegError(f"{where}: area is {reprlib.repr(area)}; expected a number of pixels")
     return float(area)
+
+
+def _segmentation(entry: Any, boxes: list[int] | None, path: Path) -> Any:
+    """Polygons or run lengths of an annotation; where boxes are wanted and there is no more, the box as a polygon."""
+    found, box = entry.get("segmentation"), entry.get("bbox")
+    if found or boxes is None:
+        return found
+    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        raise ClipSegError(f"{path}: annotation {entry['id']}: bbox is {reprlib.repr(box)}; expected [x, y, width, height]")
+    boxes.append(entry["id"])
+    x, y, width, height = box
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
 
 
 def _photo(entry: Any, path: Path) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from clipseg.data.layout import check_inside
-from clipseg.errors import ClipSegError, one_line
-from clipseg.image_io import open_pil
+from clipseg.errors import ClipSegError
+from clipseg.image_io import open_pil, read_labels
 
 
 def read_label_map(path: Path, root: Path, photo: Path, *, most: int, also: Collection[int] = ()) -> Tensor:
@@ -31,16 +31,7 @@ def read_label_map(path: Path, root: Path, photo: Path, *, most: int, also: Coll
     check_inside(path, root)
     if not path.exists():
         raise ClipSegError(f"{path}: no such label map; fetch it, or choose another split (VOC's and COCO's test have none)")
-    with open_pil(path) as image:
-        if image.mode not in ("P", "L"):
-            raise ClipSegError(
-                f"{path}: a picture of mode {image.mode}; expected a palette or gray PNG, whose values are labels"
-            )
-        try:
-            labels = np.array(image)
-        # Decoders raise whatever they meet in damaged bytes; all of it means the same to a caller.
-        except Exception as error:
-            raise ClipSegError(f"{path}: truncated or damaged ({one_line(error)}); fetch the file again") from error
+    labels = read_labels(path)
     wrong = labels[(labels > most) & ~np.isin(labels, list(also))]
     if len(wrong):
         expected = " and ".join([f"0 to {most}", *map(str, also)])

@@ -1,20 +1,22 @@
 """Is a data folder of any layout whole? Every deviation as one line, nothing changed."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from clipseg.data.layout import LAYOUTS, annotation_files, check_inside, find_layouts, voc_folder
-from clipseg.data.readers.folder import folder_splits, read_lines
+from clipseg.data.readers.folder import find_format, folder_splits, read_tasks
 from clipseg.data.readers.instances import InstanceTable, photo_path, read_instances
+from clipseg.data.readers.own.phrases import read_phrases
+from clipseg.data.readers.own.tasks import draw
 from clipseg.data.readers.pascal import PascalSplit
 from clipseg.data.readers.segmentation import require_pycocotools
 from clipseg.data.upkeep.check_phrasecut import check_phrasecut
 from clipseg.data.upkeep.findings import Report, photo_size
 from clipseg.errors import ClipSegError
-from clipseg.image_io import read_mask
 
 # Images of Pascal VOC 2012's segmentation lists; images and annotations of COCO and of LVIS v1. Source: the data sets.
 PASCAL_COUNTS = {"train": 1_464, "val": 1_449, "trainval": 2_913}
@@ -40,9 +42,12 @@ def check_data(root: str | Path, *, decode: bool = False) -> Report:
     root = Path(root)
     layouts = find_layouts(root)
     if not layouts:
-        names = sorted(path.name for path in root.glob("*"))
-        found = ", ".join(names[:8]) + " ..." * (len(names) > 8)
-        raise ClipSegError(f"{root}: found {found or 'nothing'}; expected {', or '.join(LAYOUTS.values())}")
+        try:
+            find_format(root)
+        except ClipSegError as error:
+            others = ", ".join(text for layout, text in LAYOUTS.items() if layout != "folder")
+            raise ClipSegError(f"{error}; other layouts are {others}") from error
+        layouts = ("folder",)
     report = Report(root)
     for layout in layouts:
         _CHECKS[layout](report, decode)
@@ -123,28 +128,23 @@ def _check_masks(report: Report, table: InstanceTable) -> None:
 def _check_folder(report: Report, decode: bool) -> None:
     for split, path in folder_splits(report.root).items():
         problems: list[str] = []
-        with report.reading():
-            lines = read_lines(path, problems=problems)
+        with report.reading(), warnings.catch_warnings(record=True) as warned:
+            tasks = read_tasks(report.root, path, problems)
             for problem in problems:
                 report.error(problem)
-            images = sorted({line["image"] for line in lines})
-            report.info(f"{split}: {len(lines):,} tasks on {len(images):,} images")
+            images = sorted({task.image for task in tasks})
+            report.info(f"{split}: {len(tasks):,} tasks on {len(images):,} images")
+            for warning in warned:
+                report.info(str(warning.message))
+            read_phrases(report.root, sorted({task.name for task in tasks}))
             sizes: dict[str, tuple[int, int]] = {}
             for image in images:
                 with report.reading():
                     sizes[image] = photo_size(report.root / image, decode=decode)
-            for line in (line for line in lines if "mask" in line and line["image"] in sizes):
-                _check_mask(report, report.root / line["mask"], sizes[line["image"]], f"{path}: line {line['line']}")
-
-
-def _check_mask(report: Report, path: Path, photo: tuple[int, int], where: str) -> None:
-    try:
-        height, width = read_mask(path, exif=False).shape
-    except ClipSegError as error:
-        report.error(f"{where}: {error}")
-        return
-    if (width, height) != photo:
-        report.error(f"{where}: mask {path} has {width}x{height} pixels, its image {photo[0]}x{photo[1]}")
+            for task in (task for task in tasks if task.image in sizes and "polygons" not in task.target):
+                with report.reading():
+                    width, height = sizes[task.image]
+                    draw(task.target, report.root, height, width, where=task.where)
 
 
 _CHECKS: dict[str, Callable[[Report, bool], None]] = {
