@@ -1,12 +1,16 @@
 """The command line: `clipseg COMMAND …`, the same as `python -m clipseg`. Each command is a module, imported when it runs."""
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipseg import __version__
+from clipseg.errors import ClipSegError
 from clipseg.exit_status import guarded
 
 
@@ -39,22 +43,31 @@ COMMANDS = {
 }
 
 
+_loudness = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+_loudness.add_argument("-q", "--quiet", action="store_true", help="print results, and the error that ends it, and no more")
+_loudness.add_argument("-v", "--verbose", action="store_true", help="before the line of an error tell where it arose")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0 only where all asked for was done, and 2 after an error in what was asked."""
-    return guarded(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    loudness, rest = _loudness.parse_known_args(arguments)
+    return guarded(lambda: _run(rest, loudness))
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], loudness: argparse.Namespace) -> int:
     parser = argparse.ArgumentParser(
         prog="clipseg",
         description="CLIPSeg: image segmentation using text and image prompts.",
         epilog="example: clipseg predict photo.jpg 'a dog' sky",
+        parents=[_loudness],
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, entry in COMMANDS.items():
         summary = entry.summary
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[_loudness]
+        )
         command.description = f"{summary[0].upper()}{summary[1:]}."
         # Only the command that runs is imported: some of them take seconds.
         if arguments and arguments[0] == name:
@@ -62,7 +75,15 @@ def _run(arguments: Sequence[str]) -> int:
             module.add_arguments(command)
             command.set_defaults(execute=module.run)
     parsed = parser.parse_args(arguments)
-    return int(parsed.execute(parsed))
+    with contextlib.ExitStack() as stack:
+        if loudness.quiet:
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            return int(parsed.execute(parsed))
+        except ClipSegError as error:
+            if loudness.verbose:
+                traceback.print_exception(error)
+            raise
 
 
 if __name__ == "__main__":
