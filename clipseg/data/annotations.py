@@ -29,12 +29,13 @@ LONGEST_PHRASE = 1000  # characters; results keep phrases in columns as wide as 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One entry of `image_data_split.json`: the size in pixels as annotated, and the photo's web address ("" if none)."""
+    """One entry of `image_data_split.json`: the size in pixels as annotated, the photo's web address and split ("" if none)."""
 
     image_id: int
     width: int
     height: int
     url: str
+    split: str
 
 
 class PackedStrings(Sequence[str]):
@@ -110,6 +111,7 @@ def read_images(root: Path) -> dict[int, ImageRecord]:
             width=_whole_number(entry, "width", where, least=1),
             height=_whole_number(entry, "height", where, least=1),
             url=entry["url"] if isinstance(entry.get("url"), str) else "",
+            split=entry["split"] if isinstance(entry.get("split"), str) else "",
         )
         if record.image_id in images:
             raise ClipSegError(f"{where}: image_id {record.image_id} is there twice; remove one entry")

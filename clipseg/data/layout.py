@@ -126,9 +126,16 @@ def locate_images(root: Path, image_ids: Iterable[int]) -> dict[int, str]:
             raise ClipSegError(f"{root / folder}: cannot be listed ({error.strerror})") from error
         for link in [root / folder, *(Path(entry.path) for entry in entries if entry.is_symlink() and entry.name in wanted)]:
             check_inside(link, root)
-        names = [entry.name for entry in entries if entry.name in wanted and entry.is_file()]
-        found = {wanted[name]: folder for name in names} | found
+        files = (entry.name for entry in entries if entry.name in wanted and _is_file(entry))
+        found = {wanted[name]: folder for name in files} | found
     return found
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def check_inside(path: Path, root: Path) -> None:

@@ -95,3 +95,22 @@ def test_damaged_image_list_and_forbidden_links_are_lines(phrasecut_root: Factor
     assert "leaves" in errors(check_data(root))[0]
     (root / "image_data_split.json").write_text("[")
     assert "image_data_split.json: not valid JSON" in errors(check_data(root))[0]
+
+
+def test_a_split_without_its_annotations_is_told(phrasecut_root: Factory) -> None:
+    root = phrasecut_root(2, splits=("train", "val"))
+    (root / "refer_train.json").unlink()
+    line = "refer_train.json is missing, and with it the tasks of 2 images"
+    assert errors(check_data(root)) == [line]
+    for photo in ("1.jpg", "2.jpg"):  # as `clipseg data download --split val` leaves it
+        (root / "images" / photo).unlink()
+    report = check_data(root)
+    assert report.ok
+    assert f"info: {line}" in report.lines()
+
+
+def test_a_photo_linked_to_itself_is_missing(phrasecut_root: Factory) -> None:
+    root = phrasecut_root(2, splits=("train",))
+    (root / "images" / "2.jpg").unlink()
+    (root / "images" / "2.jpg").symlink_to("2.jpg")
+    assert errors(check_data(root)) == ["1 of 2 images are missing: 2"]

@@ -204,6 +204,7 @@ def test_the_official_layout(small_root):
     assert {path.name for path in small_root.iterdir()} == names | {
         "image_data_split.json",
         "name_att_rel_count.json",
+        "checksums.txt",
         "images",
     }
     images = json.loads((small_root / "image_data_split.json").read_text())
@@ -254,7 +255,7 @@ def test_written_once_the_same_bytes_each_time(small_root, tmp_path, monkeypatch
     monkeypatch.setattr(mini, "SPLITS", FEW)
     again = materialize(tmp_path / "again")
     files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert len(files) == 10 + sum(FEW.values())
+    assert len(files) == 11 + sum(FEW.values())
     assert all((again / name).read_bytes() == (small_root / name).read_bytes() for name in files)
     monkeypatch.setattr(mini, "_write", lambda root: pytest.fail("written a second time"))
     assert materialize(again) == again
@@ -266,6 +267,22 @@ def test_the_cache_folder(tmp_path, monkeypatch):
     root = materialize()
     assert root.parent == tmp_path / "clipseg"
     assert [path.name for path in root.parent.iterdir()] == [root.name]
+
+
+@pytest.mark.parametrize("name", ["refer_train.json", "images/1.jpg", "image_data_split.json", "checksums.txt"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_damaged_data_are_written_anew(tmp_path, monkeypatch, name, damage):
+    monkeypatch.setattr(mini, "SPLITS", {"train": 1, "unseen": 1})
+    root = materialize(tmp_path / "mini")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    damage(root / name)
+    if name == "checksums.txt" and not (root / name).exists():
+        assert materialize(root) == root, "somebody's own data are left as they are"
+        return
+    with pytest.warns(UserWarning, match="damaged; written anew"):
+        assert materialize(root) == root
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mini"]
 
 
 def test_nothing_half_written(tmp_path, monkeypatch):

@@ -4,10 +4,12 @@ It is read by the reader of the real data set; nothing downstream knows that its
 pairs of a colour and a category that occur in no other split, neither drawn nor named; each of its tasks names one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +25,14 @@ from clipseg.data.mini import scenes as scene_rules
 from clipseg.data.mini.phrases import Phrase, choose_phrases
 from clipseg.data.mini.scenes import CATEGORIES, COLOURS, SIZES, Kind, Scene, draw_scene
 from clipseg.errors import ClipSegError
+from clipseg.files import read_text
 
 SPLITS: dict[str, int] = {"train": 1200, "val": 100, "test": 200, "unseen": 200}  # images
 SEED = 20220618
 SIDE = 176
 OBJECTS = (2, 6)
 JPEG_QUALITY = 92
+CHECKSUMS = "checksums.txt"  # as of sha256sum
 
 # Each category and each colour is in one pair.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
@@ -71,16 +75,26 @@ def cache_folder(name: str, *sources: str) -> Path:
 def write_once(root: Path, layout: str, write: Callable[[Path], None]) -> Path:
     """Have `write` fill a new folder, and rename it to `root` when it is whole; a `root` of that layout is left as it is.
 
+    With the data come their checksums: what was written here and is damaged is written anew.
+
     Raises:
         ClipSegError: the folder holds something else, or cannot be written.
     """
-    if _is_there(root, layout):
+    is_ours = (root / CHECKSUMS).is_file()
+    if _is_whole(root) if is_ours else _is_there(root, layout):
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-            write(Path(folder) / "mini")
-            os.rename(Path(folder) / "mini", root)
+            new = Path(folder) / "mini"
+            write(new)
+            lines = [f"{_checksum(path)}  {path.relative_to(new)}\n" for path in sorted(new.rglob("*")) if path.is_file()]
+            (new / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+            if is_ours:
+                warnings.warn(f"{root}: damaged; written anew", stacklevel=2)
+                with contextlib.suppress(FileNotFoundError):  # another process does the same
+                    os.rename(root, Path(folder) / "damaged")
+            os.rename(new, root)
     except OSError as error:
         # Another process may have been faster: what it wrote is the same.
         if not _is_there(root, layout):
@@ -92,6 +106,18 @@ def write_once(root: Path, layout: str, write: Callable[[Path], None]) -> Path:
 
 def _is_there(root: Path, layout: str) -> bool:
     return root.is_dir() and layout in find_layouts(root)
+
+
+def _is_whole(root: Path) -> bool:
+    try:
+        lines = [line.split("  ", 1) for line in read_text(root / CHECKSUMS).splitlines()]
+        return all((root / name).is_file() and _checksum(root / name) == checksum for checksum, name in lines)
+    except (ClipSegError, OSError, ValueError):
+        return False
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(root: Path) -> None:

@@ -17,7 +17,8 @@ def check_phrasecut(report: Report, decode: bool) -> None:
     root, used = report.root, set[int]()
     with report.reading():  # without the list of images or a folder of photos the rest cannot be judged
         images = read_images(root)
-        for split, path in find_splits(root).items():
+        files = find_splits(root)
+        for split, path in files.items():
             problems: list[str] = []
             with report.reading():
                 tasks = read_tasks({split: path}, image_ids=images.keys(), problems=problems)
@@ -33,9 +34,14 @@ def check_phrasecut(report: Report, decode: bool) -> None:
             names = ", ".join(map(str, known))
             text = "images of known wrong size are annotated, and left out of runs by default"
             report.info(f"{len(known)} of the {len(KNOWN_BAD_IMAGES)} {text}: {names}")
-        found = locate_images(root, used)
+        found = locate_images(root, images)
+        for split in sorted({record.split for record in images.values()} - files.keys() - {""}):
+            own = [image_id for image_id, record in images.items() if record.split == split]
+            # Who fetches one split alone has the list of all images, and photos of that split.
+            add = report.error if found.keys() & own else report.info
+            add(f"refer_{split}.json is missing, and with it the tasks of {len(own):,} images")
         report.missing(sorted(used - found.keys()), len(used))
-        for image_id in sorted(found):
+        for image_id in sorted(used & found.keys()):
             _check_photo(report, root / found[image_id] / f"{image_id}.jpg", images[image_id], decode)
 
 

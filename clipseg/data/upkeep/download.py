@@ -18,7 +18,7 @@ from clipseg.data.annotations import ImageRecord, read_images
 from clipseg.data.layout import IMAGES_FILE, KNOWN_BAD_IMAGES, locate_images
 from clipseg.data.upkeep.fetch import FetchError, PhotoFetcher
 from clipseg.errors import ClipSegError, one_line
-from clipseg.files import atomic_write, read_json
+from clipseg.files import atomic_write
 
 SPLITS = ("train", "val", "test", "miniv")
 FAILURES_FILE = "download_failures.txt"
@@ -179,8 +179,7 @@ def download_photos(root: Path, split: str, *, threads: int = 16, fetcher: Photo
 def _wanted(root: Path, splits: list[str]) -> dict[int, ImageRecord]:
     """The records of the splits' images. An entry that names no split belongs to each."""
     images = read_images(root)
-    split_of = {entry["image_id"]: entry.get("split") for entry in read_json(root / IMAGES_FILE)}
-    return {image_id: record for image_id, record in images.items() if split_of[image_id] in (*splits, None)}
+    return {image_id: record for image_id, record in images.items() if record.split in (*splits, "")}
 
 
 class _Saver:
