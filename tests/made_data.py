@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipseg.data.classes import COCO_CLASSES, LVIS_PROMPTS, PASCAL_CLASSES
+from clipseg.data.mini import layouts
 
 Box = tuple[int, int, int, int]  # (x0, y0, x1, y1), ends not included
 SIZE = (24, 32)
@@ -65,7 +66,7 @@ def write_voc(root: Path, images: Mapping[str, Mapping[str, Box]], *, split: str
 def write_labels(path: Path, labels: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
-    image.putpalette([value * 83 % 256 for value in range(768)])
+    image.putpalette(layouts.pascal_palette())
     image.save(path)
 
 
@@ -76,14 +77,8 @@ def polygon(box: Box) -> list[list[float]]:
 
 
 def run_lengths(box: Box, size: tuple[int, int] = SIZE) -> dict[str, Any]:
-    """A box as COCO writes crowds: run lengths down the columns, outside first."""
-    counts, inside = [0], 0
-    for value in box_mask(box, size).T.ravel().tolist():
-        if value != inside:
-            counts.append(0)
-            inside = value
-        counts[-1] += 1
-    return {"size": list(size), "counts": counts}
+    """A box as COCO writes crowds."""
+    return layouts.run_lengths(box_mask(box, size).astype(bool))
 
 
 def compressed(box: Box, size: tuple[int, int] = SIZE) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def write_coco(root: Path, images: Mapping[int, Sequence[tuple[str, Any]]], *, s
     names = {image_id: f"{prefix}{image_id:012d}.jpg" for image_id in images}
     for image_id, name in names.items():
         photo(root / split / name, gray=image_id % 3 == 0, shade=image_id % 200)
-    categories = {name: number + 1 + (number > 10) for number, name in enumerate(COCO_CLASSES)}
+    categories = dict(zip(COCO_CLASSES, layouts.COCO_IDS, strict=True))
     content = instances(images, categories, {image_id: {"file_name": name} for image_id, name in names.items()})
     content["annotations"].reverse()  # the order of annotations in the file is not that of its images
     path = root / "annotations" / f"instances_{split}.json"

@@ -26,6 +26,7 @@ _TITLES = {
     "miou": "mIoU",
     "miou_best": "mIoU, best t",
     "iou_fg": "IoU_FG",
+    "iou_fg_best": "IoU_FG, best t",
     "iou_bin": "IoU_BIN",
     "ap": "AP",
     "miou_seen_as_scored": "mIoU seen, as scored",

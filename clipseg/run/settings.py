@@ -47,7 +47,9 @@ class DataSettings(LoaderSettings, Leniency):
     val_split: str = "auto"
     exclude: str | None = None  # a rule of data/class_words.py: phrases that name held-out classes are left out of training
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
-    negatives: float = 0.0  # how often a phrase is replaced by another that has nothing to find; PhraseCut+ 0.2
+    negatives: float = (
+        0.0  # how often a phrase is replaced and has nothing to find; PhraseCut+ 0.2; on COCO-20i see docs/paper.md
+    )
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
     singletons: str = "text"  # with visual_support, phrases that occur once: asked by text, by a blank image, or leave_out
 
