@@ -50,7 +50,12 @@ def classify(
         ClipSegError: an image that cannot be read, no names or one twice, unknown templates, or CLIP's weights cannot be had or
             are damaged.
     """
-    if isinstance(names, str) or not names or any(not isinstance(name, str) for name in names):
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not names
+        or any(not isinstance(name, str) for name in names)
+    ):
         raise ClipSegError(f"names={names!r}; expected a list of at least one text")
     if len(set(names)) != len(names):
         raise ClipSegError(f"names={list(names)} holds a name twice; each must differ")

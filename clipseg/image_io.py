@@ -68,15 +68,13 @@ def _called(source: ImageLike, name: str | None) -> str:
 
 def _to_array(image: Tensor, label: str) -> np.ndarray:
     """`[C, H, W]` -> `[H, W, C]`; what numpy knows no type for (bfloat16, float8) as float32."""
-    if image.ndim == 3 and image.shape[0] not in (1, 3, 4):
-        raise ClipSegError(
-            f"{label}: shape {tuple(image.shape)}; expected a tensor [3, H, W] (`permute(2, 0, 1)` puts RGB first)"
-        )
     try:
         dense = image.detach().to_dense() if image.layout != torch.strided else image
         array = (dense.float() if dense.is_floating_point() else dense).numpy(force=True)
     except (RuntimeError, TypeError) as error:
         raise ClipSegError(f"{label}: {image.dtype} on {image.device} cannot be read ({one_line(error)[:120]})") from error
+    if array.ndim == 3 and array.shape[0] not in (1, 3, 4):
+        raise ClipSegError(f"{label}: shape {array.shape}; expected a tensor [3, H, W] (`permute(2, 0, 1)` puts RGB first)")
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, one_line
 from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
-from clipseg.network.model import CLIPSeg
+from clipseg.network.model import LARGEST_IMAGE_SIZE, CLIPSeg
 from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_objects, resize_probabilities
 from clipseg.network.text_cache import TextCache
 from clipseg.network.weights import trained_model
@@ -95,10 +95,8 @@ class Segmenter:
     @torch.no_grad()
     def embed(self, prompts: Sequence[Prompt] | Prompt) -> Tensor:
         """N prompts -> conditions, float `[N, E]` on the model's device; prompts themselves, to be used on many images."""
-        prompts = _as_list(prompts)
         reference = next(self.model.decoder.parameters())
-        for prompt in prompts:
-            _check_prompt(prompt, self.model.backbone.embed_dim)
+        prompts = [_checked_prompt(prompt, self.model.backbone.embed_dim, reference) for prompt in _as_list(prompts)]
         pairs = [(prompt.text, prompt.visual) if isinstance(prompt, Mix) else (prompt,) for prompt in prompts]
         parts = [part for pair in pairs for part in pair]
         texts = self._embed_texts([part for part in parts if isinstance(part, str)])
@@ -158,6 +156,8 @@ def _checked_size(size: int | tuple[int, int], patch_size: int, keep_aspect: boo
         not isinstance(side, numbers.Integral) or side < patch_size or side % patch_size for side in sides
     ):
         raise ClipSegError(f"size={size} must be an integer or (H, W), multiples of the patch size {patch_size}")
+    if max(sides) > LARGEST_IMAGE_SIZE:
+        raise ClipSegError(f"size={size} is more than {LARGEST_IMAGE_SIZE} pixels a side")
     if keep_aspect and sides[0] != sides[1]:
         raise ClipSegError(f"size={size} and keep_aspect: give one integer, the side of a square with as many pixels")
     return int(sides[0]), int(sides[1])
@@ -182,16 +182,24 @@ def _as_list(prompts: Sequence[Prompt] | Prompt) -> list[Prompt]:
     return list(prompts)
 
 
-def _check_prompt(prompt: Prompt, embed_dim: int) -> None:
+def _checked_prompt(prompt: Prompt, embed_dim: int, reference: Tensor) -> Prompt:
+    """A prompt as it is; an embedding as the model takes it."""
     if isinstance(prompt, Tensor):
-        if prompt.shape != (embed_dim,) or not prompt.is_floating_point() or not prompt.isfinite().all():
-            raise ClipSegError(f"embedding {prompt.dtype} {tuple(prompt.shape)}; expected finite float [{embed_dim}]")
-    elif not isinstance(prompt, (str, VisualPrompt, Mix)):
+        kind = f"embedding {prompt.dtype}, {prompt.layout}"
+        try:
+            found = prompt.to_dense().to(reference) if prompt.is_floating_point() and not prompt.is_meta else None
+        except RuntimeError as error:
+            raise ClipSegError(f"{kind}: cannot be read ({one_line(error)[:120]})") from error
+        if found is None or found.shape != (embed_dim,) or not found.isfinite().all():
+            raise ClipSegError(f"{kind} {list(prompt.shape)}; expected finite float [{embed_dim}]")
+        return found
+    if not isinstance(prompt, (str, VisualPrompt, Mix)):
         raise ClipSegError(f"prompt of type {type(prompt).__name__}; expected a text, VisualPrompt, Mix or embedding")
     text = prompt.text if isinstance(prompt, Mix) else prompt
     # What a shell passes on of a text in another encoding than the terminal's.
     if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
         raise ClipSegError(f"prompt {text!a} holds bytes that are no text; write it in UTF-8")
+    return prompt
 
 
 def _condition(prompt: Prompt, texts: Mapping[str, Tensor], visuals: Mapping[VisualPrompt, Tensor]) -> Tensor:

@@ -75,6 +75,15 @@ def test_prompts_of_every_kind_in_one_call(segment):
     torch.testing.assert_close(segment(PHOTO, segment.embed(prompts)), together)
 
 
+def test_embeddings_of_any_precision_and_layout(segment):
+    embedding = torch.linspace(-1, 1, 128).mul(8).round().div(8)  # exact in four bits
+    expected = segment(PHOTO, embedding)
+    for same in (embedding.to(torch.float8_e4m3fn), embedding.bfloat16(), embedding.double(), embedding.to_sparse()):
+        assert torch.equal(segment(PHOTO, [same]), expected)
+    visual = VisualPrompt(PHOTO, MASK)
+    assert torch.equal(segment.embed(Mix("a", visual, np.float32(0.5))), segment.embed(Mix("a", visual, 0.5)))
+
+
 def test_a_visual_prompt_is_engineered_as_the_paper_does(tiny_model, segment):
     support = RNG.integers(0, 256, (30, 52, 3), dtype=np.uint8)
     mask = np.zeros((30, 52), dtype=np.uint8)
@@ -227,6 +236,8 @@ def test_a_thin_strip_keeps_its_aspect_within_bounds(tiny_model):
         ({"size": (48,)}, "multiples"),
         ({"size": 48.0}, "multiples"),
         ({"size": "48"}, "multiples"),
+        ({"size": 16 * 10**6}, "more than 8192 pixels"),
+        ({"templates": 3}, "no template"),
         ({"size": (32, 64), "keep_aspect": True}, "keep_aspect"),
     ],
 )
@@ -278,6 +289,8 @@ def test_no_dropout_and_no_gradient(tiny_model, segment):
         (torch.tensor(1.0), "expected finite"),
         ([torch.full((128,), float("nan"))], "expected finite"),
         ([torch.zeros(128, dtype=torch.int64)], "expected finite"),
+        ([torch.zeros(128, device="meta")], "expected finite"),
+        ([torch.full((128,), 1e300, dtype=torch.float64)], "expected finite"),
     ],
 )
 def test_what_is_no_prompt_is_refused_before_the_backbone_runs(tiny_model, segment, monkeypatch, prompts, message):

@@ -184,7 +184,7 @@ class CLIPBackbone(nn.Module):
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
         visual = self.clip.visual
-        check_images(images, visual.patch_size[0])
+        check_images(images, visual.patch_size[0], visual.conv1.weight.dtype)
         patches = visual.conv1(images)
         grid = (patches.shape[2], patches.shape[3])
         patches = patches.flatten(2).transpose(1, 2)
@@ -260,8 +260,16 @@ def _added(x: Tensor, update: Tensor) -> Tensor:
     return update.add_(x) if update.dtype == x.dtype else x + update
 
 
-def check_images(images: Tensor, patch_size: int) -> None:
-    """Raise `ClipSegError` unless `images` is a float `[B, 3, H, W]` that the patch size divides."""
+def check_dtype(called: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raise `ClipSegError` unless a tensor is of the model's dtype, or autocast makes it so."""
+    if tensor.dtype != dtype and not torch.is_autocast_enabled(tensor.device.type):
+        raise ClipSegError(f"{called} of {tensor.dtype}, but the model computes in {dtype}; convert one of them by .to(dtype)")
+
+
+def check_images(images: Tensor, patch_size: int, dtype: torch.dtype) -> None:
+    """Raise `ClipSegError` unless `images` is a float `[B, 3, H, W]` of the model's dtype that the patch size divides."""
+    if not isinstance(images, Tensor):
+        raise ClipSegError(f"images of type {type(images).__name__}; expected a tensor, float [B, 3, H, W], normalised")
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ClipSegError(f"images: {images.dtype} of shape {tuple(images.shape)}; expected float [B, 3, H, W], normalised")
     height, width = images.shape[2:]
@@ -270,3 +278,4 @@ def check_images(images: Tensor, patch_size: int) -> None:
         raise ClipSegError(
             f"image size {height}x{width} is no multiple of the patch size {patch_size}; resize to {near[0]}x{near[1]}"
         )
+    check_dtype("images", images, dtype)

@@ -7,7 +7,6 @@ into one logit a pixel.
 
 import copy
 import math
-import numbers
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError, check_one_of
-from clipseg.network.backbone import Activations, CLIPBackbone
+from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import HEADS, build_decoder
 from clipseg.network.tensor_files import plain_defaults
@@ -82,6 +81,8 @@ class ModelConfig:
             )
         if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
             raise ClipSegError(f"image_size={self.image_size}; expected a side of 1 to {LARGEST_IMAGE_SIZE} pixels")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ClipSegError(f"seed={self.seed}; expected one of 64 bits")
         layers = list(self.extract_layers)
         if not layers or layers != sorted(set(layers)) or layers[0] < 0:
             raise ClipSegError(f"extract_layers={tuple(layers)} must be ascending 0-based block indices, each once")
@@ -92,10 +93,10 @@ class ModelConfig:
 
 
 def _plain(value: Any) -> Any:
-    """What a checkpoint can keep of a setting: numpy's integers as Python's, a path as a text, a list as a tuple."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    if isinstance(value, (list, tuple)):
+    """What a checkpoint can keep of a setting: numpy's values as Python's, a path as a text, a list as a tuple."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, range)):
         return tuple(_plain(part) for part in value)
     return str(value) if isinstance(value, Path) else value
 
@@ -137,15 +138,15 @@ class CLIPSeg(nn.Module):
         Raises:
             ClipSegError: the patch size does not divide it.
         """
-        _check_image_size(image_size, self.backbone)
         resized = copy.copy(self)
         resized.config = replace(self.config, image_size=image_size)
+        _check_image_size(resized.config.image_size, self.backbone)
         return resized
 
     def forward(self, images: Tensor, cond: Tensor | Sequence[str]) -> Tensor:
         """One prompt an image: normalised float `[B, 3, H, W]` and a `[B, E]` condition or B texts -> logits `[B, H, W]`."""
         condition = cond if isinstance(cond, Tensor) else self.encode_text(cond)
-        if len(condition) != len(images):
+        if isinstance(images, Tensor) and condition.ndim and len(condition) != len(images):
             raise ClipSegError(
                 f"{len(condition)} conditions for {len(images)} images; `decode` takes any number of prompts an image"
             )
@@ -174,8 +175,11 @@ class CLIPSeg(nn.Module):
         Returns:
             logits `[N, H, W]` of the images' size.
         """
-        if cond.ndim != 2 or cond.shape[1] != self.backbone.embed_dim:
-            raise ClipSegError(f"condition of shape {tuple(cond.shape)}; expected [N, {self.backbone.embed_dim}]")
+        if cond.ndim != 2 or cond.shape[1] != self.backbone.embed_dim or not cond.is_floating_point():
+            raise ClipSegError(f"condition {cond.dtype} {list(cond.shape)}; expected float [N, {self.backbone.embed_dim}]")
+        if len(acts) != len(self.config.extract_layers):
+            raise ClipSegError(f"{len(acts)} activations; expected those after the blocks {self.config.extract_layers}")
+        check_dtype("condition", cond, acts[0].dtype)
         image_index = _checked_index(image_index, cond, images=len(acts[0]))
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
         if torch.is_grad_enabled():

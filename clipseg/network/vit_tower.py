@@ -44,8 +44,8 @@ class ViTBackbone(CLIPBackbone):
     @torch.no_grad()
     def activations(self, images: Tensor, layers: Sequence[int]) -> Activations:
         """As `CLIPBackbone.activations`, from the ViT's blocks."""
-        check_images(images, self.patch_size)
         tower = self.image_tower
+        check_images(images, self.patch_size, tower.patch_embed.proj.weight.dtype)
         patches = tower.patch_embed.proj(images)
         grid = (patches.shape[2], patches.shape[3])
         patches = tower.patch_embed.norm(patches.flatten(2).transpose(1, 2))

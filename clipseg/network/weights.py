@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from clipseg.errors import ClipSegError, one_line
-from clipseg.files import atomic_write, read_json, write_json
+from clipseg.files import atomic_write, naming_disk_errors, read_json, write_json
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
 from clipseg.network.model import CLIPSeg, ModelConfig, build_backbone
 from clipseg.network.tensor_files import (
@@ -65,7 +65,10 @@ def load(
             than the decoder was trained on.
     """
     path = _locate(x)
-    layers = None if extract_layers is None else tuple(extract_layers)
+    try:
+        layers = None if extract_layers is None else tuple(extract_layers)
+    except TypeError as error:
+        raise ClipSegError(f"extract_layers={extract_layers!r}; expected whole block indices, such as (3, 7, 9)") from error
     chosen = Chosen(pretrained, layers, image_tower_pretrained)
     model = _load_folder(path, chosen) if path.is_dir() else _load_file(path, chosen)
     if image_tower_pretrained is not None and model.config.image_tower is None:
@@ -233,7 +236,8 @@ def save_release(model: CLIPSeg, folder: str | Path, *, card: str, extra: Mappin
             config[key] = Path(config[key]).name
     content = {**RELEASE, "model_config": config, "backbone_checksum": model.backbone.checksum()}
     assert not content.keys() & extra.keys(), "extra must not hide what the release says of itself"
-    (folder / "config.json").unlink(missing_ok=True)
+    with naming_disk_errors(folder):
+        (folder / "config.json").unlink(missing_ok=True)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.decoder.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as file:
         file.write(to_safetensors(tensors, {"format": "pt"}))

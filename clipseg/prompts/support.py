@@ -75,6 +75,7 @@ class Mix:
             raise ClipSegError(f"Mix of {kinds}; expected a text and a VisualPrompt, in this order")
         if isinstance(self.weight, bool) or not isinstance(self.weight, numbers.Real) or not 0 <= self.weight <= 1:
             raise ClipSegError(f"Mix weight {self.weight!r} must be in [0, 1]: the part of the text")
+        object.__setattr__(self, "weight", float(self.weight))
 
 
 Prompt = str | VisualPrompt | Mix | Tensor

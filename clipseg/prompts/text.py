@@ -48,7 +48,7 @@ def templates(choice: str | Sequence[str]) -> tuple[str, ...]:
                 f"templates={choice!r} unknown; expected one of {', '.join(TEMPLATES)}, or a text with {{}} for the phrase"
             )
         choice = [choice]
-    if not choice:
+    if not choice or not isinstance(choice, Sequence):
         raise ClipSegError(f"no template; name a set ({', '.join(TEMPLATES)}), or list texts with {{}} for the phrase")
     for template in choice:
         if not isinstance(template, str) or template.count("{}") != 1:

@@ -482,10 +482,25 @@ def test_offline_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not constants.HF_HUB_OFFLINE
 
 
+def test_read_outs_that_are_none():
+    assert load("mini", extract_layers=range(3, 6)).config.extract_layers == (3, 4, 5)
+    with pytest.raises(ClipSegError, match="extract_layers=3; expected"):
+        load("mini", extract_layers=3)
+
+
 @pytest.mark.parametrize("x", [None, 3, ["mini"], b"mini"])
 def test_what_is_no_name_of_a_model(x: Any):
     with pytest.raises(ClipSegError, match="a model to load of type"):
         load(x)
+
+
+def test_what_cannot_be_written_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for write in (save_transformers, lambda model, folder: save_release(model, folder, card="", extra={})):
+        with pytest.raises(ClipSegError, match="file: cannot be written"):
+            write(load("mini"), tmp_path / "file")
+    with pytest.raises(ClipSegError, match="model of type DataParallel"):
+        save_transformers(nn.DataParallel(load("mini")), tmp_path / "other")
 
 
 def test_the_device_may_be_chosen_for_you():

@@ -12,7 +12,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write, read_json, write_json
+from clipseg.files import atomic_write, naming_disk_errors, read_json, write_json
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.formats.renaming import Table, decoder_table, from_theirs, to_theirs
 from clipseg.network.formats.transformers_config import read_folder_config
@@ -92,11 +92,14 @@ def save_transformers(model: CLIPSeg, folder: str | Path) -> None:
             it is whole.
 
     Raises:
-        ClipSegError: the layout cannot hold the model.
+        ClipSegError: the layout cannot hold the model, or the folder cannot be written.
     """
+    if not isinstance(model, CLIPSeg):
+        raise ClipSegError(f"model of type {type(model).__name__}; expected what clipseg.load returns")
     folder = Path(folder)
     config, state = to_transformers(model)
-    (folder / "config.json").unlink(missing_ok=True)
+    with naming_disk_errors(folder):
+        (folder / "config.json").unlink(missing_ok=True)
     with atomic_write(folder / "model.safetensors") as file:
         file.write(to_safetensors(state, {"format": "pt"}))
     write_json(folder / "preprocessor_config.json", _preprocessor(model.config.image_size))
