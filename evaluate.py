@@ -4,6 +4,8 @@ Writes `metrics.json`, `provenance.json`, `report.html` and the numbers of each 
 beside the paper's.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +17,7 @@ from omegaconf import OmegaConf
 import clipseg
 from clipseg.entry import launch, read_config
 from clipseg.errors import ClipSegError
-from clipseg.files import read_json
+from clipseg.files import locked, read_json
 from clipseg.run.benchmarks import BENCHMARKS, find
 from clipseg.run.distributed import choose_device, started
 from clipseg.run.interruption import stoppable
@@ -28,7 +30,7 @@ from clipseg.run.settings import EvaluateConfig, FoldKeys, evaluate_schema
 def evaluate(config: EvaluateConfig) -> None:
     """Measure the weights that `config` names on its benchmark."""
     device = choose_device(config.device)
-    with started(device) as processes, stoppable("evaluate again"):
+    with started(device) as processes, stoppable("evaluate again"), contextlib.ExitStack() as held:
         model = clipseg.load(config.checkpoint, device=device)
         trained = training_run(config.checkpoint)
         experiment = trained.experiment
@@ -48,8 +50,10 @@ def evaluate(config: EvaluateConfig) -> None:
         origin = provenance(asdict(config), str(device))
         origin |= {"benchmark": config.benchmark, "split": config.split, "experiment": experiment}
         folder = Path(processes.broadcast(config.out))
-        if processes.is_main and not config.overwrite:
-            check_out(folder, origin)
+        if processes.is_main:
+            if not config.overwrite:
+                check_out(folder, origin)
+            held.enter_context(locked(folder))
         job = Job(
             config=config,
             model=model,
@@ -77,11 +81,12 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
     there = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
     if not isinstance(there, dict):
         raise ClipSegError(f"out={folder} holds something else than an evaluation; {remedy}")
+    config = there.get("config")
     for name, ours, theirs in (
         ("benchmark", origin["benchmark"], there.get("benchmark")),
         ("split", origin["split"], there.get("split")),
         ("protocol", origin["protocol"], there.get("protocol")),
-        ("checkpoint", origin["config"]["checkpoint"], (there.get("config") or {}).get("checkpoint")),
+        ("checkpoint", origin["config"]["checkpoint"], config.get("checkpoint") if isinstance(config, dict) else None),
     ):
         if ours != theirs:
             raise ClipSegError(f"out={folder} holds results of {name}={theirs}, not {ours}; {remedy}")
@@ -103,7 +108,7 @@ def training_run(checkpoint: str) -> TrainingRun:
     path = Path(checkpoint)
     folder = path if path.is_dir() else path.parent.parent
     config_path = folder / "config.yaml"
-    if not path.exists() or not config_path.is_file():
+    if not path.exists() or not os.path.lexists(config_path):
         return TrainingRun()
     config = read_config(config_path)
     asked = {}

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -199,7 +200,7 @@ def read_config(path: Path) -> DictConfig:
         OmegaConf.resolve(config)
     except Exception as error:  # yaml, OmegaConf and the decoder of text each raise their own
         raise ClipSegError(f"{path}: no config of train.py ({one_line(error)[:160]}); restore it") from error
-    if not isinstance(config, DictConfig):
+    if not isinstance(config, DictConfig) or not config:
         raise ClipSegError(f"{path}: no config of train.py; restore it")
     return config
 
@@ -241,7 +242,9 @@ def check_resumable(settings: Any, path: Path) -> None:
     Raises:
         ClipSegError: the first key that differs, with both values; or more steps under a schedule that knew of fewer.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
+        if (path.parent / "checkpoints").is_dir():
+            warnings.warn(f"{path}: not there; whether the run was trained with these settings is not known", stacklevel=2)
         return
     ours, theirs = OmegaConf.structured(settings), read_config(path)
     remedy = "resume with what it was trained with, or choose another out="

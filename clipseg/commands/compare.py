@@ -1,6 +1,7 @@
 """`clipseg compare RUN_A RUN_B`: is the difference between runs one?"""
 
 import argparse
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _distinct(names: list[str]) -> list[str]:
     """The names themselves; a run given twice would be compared with itself or counted as two."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for name in names:
-        if Path(name).resolve() in seen:
+        if os.path.realpath(name) in seen:
             raise ClipSegError(f"{name} is given twice; each run counts once")
-        seen.add(Path(name).resolve())
+        seen.add(os.path.realpath(name))
     return names

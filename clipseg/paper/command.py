@@ -1,6 +1,7 @@
 """`clipseg tables RESULTS…`: the paper's tables with ours beside them."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ trained with, and by their fold; folds are averaged for each seed."""
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables, or write them."""
     places = [place for name in arguments.results for place in _results_in(Path(name))]
-    twice = [place for number, place in enumerate(places) if place.resolve() in {p.resolve() for p in places[:number]}]
+    twice = [place for number, place in enumerate(places) if os.path.realpath(place) in map(os.path.realpath, places[:number])]
     if twice:
         raise ClipSegError(f"{twice[0].parent} is given twice; each run counts once")
     results = {str(place.parent): READERS[place.name](place.parent) for place in places}

@@ -203,7 +203,7 @@ def test_damaged_label_maps_are_named(root):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no image"), ("a\nb\na\n", "no image, or one twice"), ("../x\n", r"image '\.\./x'")],
+    [("", "no image"), ("a\nb\na\n", "no image, or one twice"), ("../x\n", r"image '\.\./x'"), ("n" * 300, "image 'nnn")],
 )
 def test_a_malformed_list_is_named(root, text, message):
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text(text)

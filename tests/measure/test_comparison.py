@@ -225,6 +225,12 @@ def test_what_a_user_can_mend_is_one_line_and_status_2(
     assert len(error.splitlines()) == 1
 
 
+def test_a_link_to_itself_is_no_run(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert run_compare(runs[0], str(tmp_path / "loop")) == 2
+    assert "loop: no results" in capsys.readouterr().err
+
+
 def test_a_results_file_that_is_cut_off(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     file = Path(runs[1]) / "samples.npz"
     file.write_bytes(file.read_bytes()[:-200])

@@ -13,6 +13,7 @@ import pytest
 from made_data import SMALL_TRAINING
 from PIL import Image
 
+import clipseg.run.jobs
 import clipseg.run.training
 import evaluate
 import train
@@ -381,6 +382,35 @@ def test_an_evaluation_does_not_write_over_anything_else(finished_run, call, tmp
     refused("holds results of split=val, not test", "split=test", out)
     assert call(evaluate, *common, "split=val", out)[0] == 0
     assert call(evaluate, *common, "split=test", out, "overwrite=true")[0] == 0
+
+
+def test_a_folder_of_results_is_tried_before_hours_of_work(finished_run, call, tmp_path, monkeypatch):
+    run, arguments = finished_run
+    root = next(argument for argument in arguments if argument.startswith("data.root="))
+    monkeypatch.setattr(clipseg.run.jobs, "measure", lambda *_, **__: pytest.fail("measured in vain"))
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in ("loop", "loop/x", "n" * 300, "/proc/x", run / "config.yaml"):
+        status, _, error = call(evaluate, f"checkpoint={run}", root, f"out={folder}")
+        assert (status, error.count("\n")) == (2, 1), error
+        assert error.endswith("; choose another path\n")
+    with locked(tmp_path / "out"):
+        status, _, error = call(evaluate, f"checkpoint={run}", root, f"out={tmp_path / 'out'}")
+    assert status == 2
+    assert "another run writes there now" in error
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", None])
+def test_a_run_whose_config_is_damaged_does_not_go_on_with_another(finished_run, call, damage):
+    run, arguments = finished_run
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to("config.yaml") if damage is None else (run / "config.yaml").write_text(damage)
+    status, _, error = call(train, *arguments, f"out={run}", "resume=auto", "training.steps=3")
+    assert (status, error.count("\n")) == (2, 1)
+    assert f"{run / 'config.yaml'}: " in error
+    (run / "config.yaml").unlink()
+    status, _, error = call(train, *arguments, f"out={run}", "resume=auto", "training.steps=3")
+    assert status == 0
+    assert error.startswith(f"warning: {run / 'config.yaml'}: not there")
 
 
 def test_a_run_without_its_checkpoints_is_not_trained_over(finished_run, call):

@@ -98,7 +98,7 @@ def _read_split(folder: Path, split: str) -> list[str]:
     path = lists / f"{split}.txt"
     image_ids = read_text(path).split()
     for image_id in image_ids:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", image_id):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", image_id):
             raise ClipSegError(f"{path}: image {image_id!r}; expected names such as 2007_000033")
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise ClipSegError(f"{path}: no image, or one twice; fetch it again")
