@@ -27,13 +27,19 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Activations(tuple[Tensor, ...]):
-    """Token sequences `[B, 1 + h*w, C]`, shallow to deep, CLS first, with the grid (h, w) of their patches."""
+    """Token sequences `[B, 1 + h*w, C]`, shallow to deep, CLS first.
+
+    Attributes:
+        grid: (h, w) of their patches.
+        size: (H, W) of the images in pixels; the patches' own, unless the images were resampled to a tower's.
+    """
 
     grid: tuple[int, int]
+    size: tuple[int, int]
 
-    def __new__(cls, tokens: Iterable[Tensor], grid: tuple[int, int]) -> "Activations":
+    def __new__(cls, tokens: Iterable[Tensor], grid: tuple[int, int], size: tuple[int, int]) -> "Activations":
         self = super().__new__(cls, tokens)
-        self.grid = grid
+        self.grid, self.size = grid, size
         return self
 
 
@@ -86,7 +92,8 @@ class CLIPBackbone(nn.Module):
             layers: ascending block indices; the paper's are 3, 7, 9.
         """
         tokens, grid = self._embed(images)
-        return Activations(read_out(self.clip.visual.transformer.resblocks, tokens, layers, run=self.run_block), grid)
+        found = read_out(self.clip.visual.transformer.resblocks, tokens, layers, run=self.run_block)
+        return Activations(found, grid, (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:

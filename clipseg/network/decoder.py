@@ -155,6 +155,25 @@ class DeconvDecoder(nn.Module):
         return self.head(patch_map(self.mlp(a), grid))[:, 0]
 
 
+class RandomHead(nn.Module):
+    """ViTSeg's way from a prompt image's class token to a condition: a Linear drawn from `seed`, saved but never trained."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int, embed_dim: int, *, seed: int):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            linear = nn.Linear(width, embed_dim)
+        self.register_buffer("weight", linear.weight.detach())
+        self.register_buffer("bias", linear.bias.detach())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Class tokens `[N, C]` -> conditions `[N, E]`."""
+        return F.linear(tokens, self.weight, self.bias)
+
+
 def build_decoder(
     kind: str, *, width: int, embed_dim: int, patch_size: int, depth: int, reduce_dim: int, head: str, seed: int
 ) -> nn.Module:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError, check_one_of
 from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype
 from clipseg.network.clip_weights import load_backbone
-from clipseg.network.decoder import HEADS, build_decoder
+from clipseg.network.decoder import HEADS, RandomHead, build_decoder
 from clipseg.network.tensor_files import plain_defaults
 
 # Far above whatever was trained; they keep a damaged file or a typing error from filling the memory.
@@ -44,8 +45,10 @@ class ModelConfig:
         image_size: the square size in pixels to which images are squashed for training and evaluation.
         seed: of the decoder's initial weights, and of a random backbone's.
         image_tower: a ViT of timm that gives the activations in place of CLIP's own image tower, which then serves prompt
-            images only: "vit_base_patch16_384", with image_size=384, is the paper's ViTSeg.
+            images only: "vit_base_patch16_384" is the paper's ViTSeg.
         image_tower_pretrained: True for timm's own weights, a local file or folder with them, or False for random ones.
+        image_prompts: what embeds prompt images beside an image_tower: "clip", or "image_tower", and then a random Linear that
+            is never trained, as released. None: what train.py's protocol says, else CLIP.
     """
 
     backbone: str = "ViT-B-16-quickgelu"
@@ -58,6 +61,7 @@ class ModelConfig:
     seed: int = 0
     image_tower: str | None = None
     image_tower_pretrained: bool | str = True
+    image_prompts: str | None = None
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(ModelConfig).items():
@@ -72,6 +76,9 @@ class ModelConfig:
                 f"image_tower_pretrained={self.image_tower_pretrained!r} without an image_tower; name one, or leave it out "
                 "(pretrained is for CLIP's weights)"
             )
+        if self.image_tower is None and self.image_prompts == "image_tower":
+            raise ClipSegError("image_prompts=image_tower without an image_tower; name one, or leave it out")
+        check_one_of("image_prompts", self.image_prompts or "clip", ("clip", "image_tower"))
         check_one_of("head", self.head, tuple(HEADS))
         check_one_of("decoder", self.decoder, ("clipseg", "deconv"))
         if not 4 <= self.reduce_dim <= LARGEST_REDUCE_DIM or self.reduce_dim % 4:
@@ -131,6 +138,10 @@ class CLIPSeg(nn.Module):
             head=config.head,
             seed=config.seed,
         )
+        self.prompt_head: RandomHead | None = None
+        if config.image_prompts == "image_tower":
+            # Kept with the decoder, and so in every file that holds one.
+            self.prompt_head = self.decoder.prompt_head = RandomHead(backbone.width, backbone.embed_dim, seed=config.seed)
 
     def at_size(self, image_size: int) -> "CLIPSeg":
         """This model, its weights shared and not copied, with images squashed to another square size in pixels.
@@ -157,8 +168,10 @@ class CLIPSeg(nn.Module):
         return self.backbone.encode_text(texts)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pixels `[N, 3, H, W]` -> CLIP's embeddings, float `[N, E]`, not normalised; the whole tower runs."""
-        return self.backbone.encode_image(images)
+        """Normalised pixels `[N, 3, H, W]` -> embeddings, float `[N, E]`, not normalised; the whole of a tower runs, CLIP's or
+        the one that `config.image_prompts` names."""
+        tower: Any = self.backbone
+        return tower.encode_image(images) if self.prompt_head is None else self.prompt_head(tower.class_tokens(images))
 
     def activations(self, images: Tensor) -> Activations:
         """Normalised pixels `[B, 3, H, W]` -> a `[B, 1 + h*w, C]` a read-out, shallow to deep, CLS first."""
@@ -183,8 +196,12 @@ class CLIPSeg(nn.Module):
         image_index = _checked_index(image_index, cond, images=len(acts[0]))
         grid = acts.grid if isinstance(acts, Activations) else _square_grid(acts[0].shape[1])
         if torch.is_grad_enabled():
-            return self.decoder(acts, cond, image_index, grid)
-        return torch.cat([self.decoder(acts, *part, grid) for part in _blocks(cond, image_index)])
+            logits = self.decoder(acts, cond, image_index, grid)
+        else:
+            logits = torch.cat([self.decoder(acts, *part, grid) for part in _blocks(cond, image_index)])
+        if not isinstance(acts, Activations) or logits.shape[1:] == acts.size:
+            return logits
+        return F.interpolate(logits[:, None], size=acts.size, mode="nearest")[:, 0]
 
     @torch.no_grad()
     def probabilities(self, acts: Sequence[Tensor], cond: Tensor, image_index: Tensor) -> Iterator[Tensor]:
@@ -242,7 +259,7 @@ def create_model(
         pretrained: an open_clip tag, a local weights file or folder, or None for random weights. "mini" has weights of its
             own only, which the default means there.
         options: the other fields of `ModelConfig`: extract_layers, reduce_dim, head, decoder, image_size, seed, image_tower,
-            image_tower_pretrained.
+            image_tower_pretrained, image_prompts.
 
     Raises:
         ClipSegError: an option or a value that does not exist or does not fit, or weights that cannot be had.

@@ -2,8 +2,8 @@
 
 What the decoder sees of an image has never met language; only the prompts have. timm's `vit_base_patch16_384` is the paper's.
 
-Deviation: timm's ViTs were trained on pixels normalised to mean 0.5 and std 0.5; here they get what CLIP gets, ImageNet's mean
-and std, as the paper normalises all images alike. Positions are resampled as CLIP's are, not with timm's antialiased kernel.
+An image comes to the ViT's own size by nearest resampling, normalised as for CLIP, by ImageNet's mean and std (timm's ViTs were
+trained with mean and std 0.5). What the decoder makes of it goes back to the image's size nearest.
 """
 
 import hashlib
@@ -13,12 +13,13 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from clipseg.errors import ClipSegError, one_line
-from clipseg.network.backbone import Activations, CLIPBackbone, check_images, read_out, resample_positions, weights_checksum
+from clipseg.network.backbone import Activations, CLIPBackbone, check_images, read_out, weights_checksum
 from clipseg.network.tensor_files import check_tensors, quiet_hub, read_folder_weights, read_weights, shapes_of
 
 
@@ -43,20 +44,28 @@ class ViTBackbone(CLIPBackbone):
 
     @torch.no_grad()
     def activations(self, images: Tensor, layers: Sequence[int]) -> Activations:
-        """As `CLIPBackbone.activations`, from the ViT's blocks."""
+        """As `CLIPBackbone.activations`, from the ViT's blocks, whatever the size of the images at the ViT's own."""
+        height, width = self.image_tower.patch_embed.grid_size
+        tokens = read_out(self.image_tower.blocks, self._tokens(images), layers, run=self.run_block)
+        return Activations(tokens, (height, width), (images.shape[2], images.shape[3]))
+
+    @torch.no_grad()
+    def class_tokens(self, images: Tensor) -> Tensor:
+        """The class token after the last norm, float `[N, C]`, by the whole ViT."""
+        (tokens,) = read_out(self.image_tower.blocks, self._tokens(images), (self.depth - 1,), run=self.run_block)
+        return self.image_tower.norm(tokens[:, 0])
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Pixels -> tokens ready for the first block."""
         tower = self.image_tower
         check_images(images, self.patch_size, tower.patch_embed.proj.weight.dtype)
-        patches = tower.patch_embed.proj(images)
-        grid = (patches.shape[2], patches.shape[3])
+        patches = tower.patch_embed.proj(F.interpolate(images, size=tower.patch_embed.img_size, mode="nearest"))
         patches = tower.patch_embed.norm(patches.flatten(2).transpose(1, 2))
         # As `_check_kind` saw to.
         assert tower.cls_token is not None
         assert tower.pos_embed is not None
         cls = tower.cls_token[0].to(patches.dtype).expand(patches.shape[0], 1, -1)
-        native = (tower.patch_embed.grid_size[0], tower.patch_embed.grid_size[1])
-        positions = resample_positions(tower.pos_embed[0], native, grid)
-        tokens = tower.norm_pre(torch.cat([cls, patches], dim=1) + positions)
-        return Activations(read_out(tower.blocks, tokens, layers, run=self.run_block), grid)
+        return tower.norm_pre(torch.cat([cls, patches], dim=1) + tower.pos_embed)
 
     def checksum(self) -> str:
         """SHA-256 over the weights of CLIP and of the ViT."""

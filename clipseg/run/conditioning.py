@@ -82,13 +82,20 @@ class Conditioner:
         return self.known.encode(model, texts) if on_gpu else model.encode_text(texts)
 
     def visual(self, model: CLIPSeg, batch: Batch) -> Tensor:
-        """CLIP's embeddings of M engineered support images, then of K blank ones, float `[M + K, E]`, not normalised."""
+        """Embeddings of M engineered support images, then of K blank ones, float `[M + K, E]`, not normalised."""
         size = (model.config.image_size, model.config.image_size)
         found = []
         if batch.support_images:
             shown = resize_images(batch.support_images, size, resize=self.resize)
             inside = resize_objects(batch.support_masks, size, resize=self.resize)
-            found.append(embed_prompt_images(model.backbone, shown, inside, self.variant))
+            masked = self.variant in ATTENTION_VARIANTS
+            if masked and model.config.image_prompts == "image_tower":
+                raise ClipSegError(
+                    f"prompt.visual_prompt={self.variant} masks CLIP's attention, but this model's prompt images pass "
+                    f"{model.config.image_tower}; choose a variant without"
+                )
+            encoder = model.backbone if masked else model
+            found.append(embed_prompt_images(encoder, shown, inside, self.variant))
         if len(batch.blank_index):
             nothing = model.encode_image(torch.zeros(1, 3, *size, device=batch.blank_index.device))
             found.append(nothing.expand(len(batch.blank_index), -1))
@@ -96,12 +103,12 @@ class Conditioner:
 
 
 def embed_prompt_images(
-    backbone: CLIPBackbone, images: Tensor, masks: Tensor, variant: str, *, size: int | None = None
+    encoder: CLIPBackbone | CLIPSeg, images: Tensor, masks: Tensor, variant: str, *, size: int | None = None
 ) -> Tensor:
-    """CLIP's embeddings of objects.
+    """The embeddings of objects.
 
     Args:
-        backbone: whose image tower embeds.
+        encoder: whose image tower embeds; for attention masks a backbone.
         images: float `[N, 3, H, W]` in [0, 1], not yet normalised.
         masks: `[N, H, W]`, bool or 0 and 1; of an empty one all is background.
         variant: one of `prompts.attention.ALL_VARIANTS`.
@@ -114,5 +121,6 @@ def embed_prompt_images(
     pixels = VARIANTS[variant if masking is None else ORIGINAL]
     shown, masks = engineer(images, masks, pixels, normalise=normalise, size=size)
     if masking is None:
-        return backbone.encode_image(shown)
-    return backbone.encode_masked_image(shown, masks, layers=masking.layers, rows=masking.rows, how=masking.how)
+        return encoder.encode_image(shown)
+    assert isinstance(encoder, CLIPBackbone)
+    return encoder.encode_masked_image(shown, masks, layers=masking.layers, rows=masking.rows, how=masking.how)

@@ -141,6 +141,8 @@ class TrainConfig:
             raise ClipSegError(f"report={self.report}: the page is about the mini data, not {self.data.root}; leave it out")
         if self.evaluate_visual and self.data.format != "phrasecut":
             raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
+        if self.model.image_tower is not None and self.model.image_prompts is None:
+            self.model.image_prompts = "image_tower" if self.protocol == "released" else "clip"
         usual = FORMATS[self.data.format]
         _check_class_lists(self.data, usual.layout)
         if self.data.train_split == "auto":

@@ -68,15 +68,18 @@ def test_an_experiment_s_own_layer_wins_over_the_backbone_s(experiment: str, lay
         assert model_settings(f"experiment={experiment}", f"backbone={backbone}").extract_layers == (layer,)
 
 
-@pytest.mark.parametrize(("name", "threshold"), [("phrasecut_vitseg_pc", 0.3), ("phrasecut_vitseg_pc_plus", 0.1)])
-def test_vitseg_is_the_paper_s(name: str, threshold: float):
-    config = train_settings(f"experiment={name}", "data.root=somewhere")
-    model, training = config.model, config.training
-    assert (model.image_tower, model.image_tower_pretrained) == ("vit_base_patch16_384", True)
-    assert (model.backbone, model.pretrained) == ("ViT-B-16-quickgelu", "openai")
-    assert (model.extract_layers, model.reduce_dim, model.head, model.image_size) == ((3, 7, 9), 64, "plain", 384)
-    assert (training.lr, training.final_lr, config.threshold) == (1e-4, 1e-4, threshold)
-    assert config.data.visual_support == (name == "phrasecut_vitseg_pc_plus")
+@pytest.mark.parametrize(
+    ("arguments", "tower"),
+    [
+        ([], "image_tower"),
+        (["protocol=paper"], "clip"),
+        (["model.image_prompts=clip"], "clip"),
+        (["model.image_tower=null"], None),
+    ],
+)
+def test_what_embeds_the_prompt_images_of_vitseg(arguments: list[str], tower: str | None):
+    config = train_settings("experiment=phrasecut_vitseg_pc_plus", "data.root=somewhere", *arguments)
+    assert config.model.image_prompts == tower
 
 
 def test_where_the_tower_s_weights_come_from_is_one_key():

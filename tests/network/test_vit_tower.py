@@ -71,21 +71,6 @@ def test_prompts_are_clip_s(backbone: ViTBackbone):
         assert torch.equal(backbone.encode_masked_image(images(), masks, layers=layers), expected)
 
 
-def test_positions_are_resampled_as_clip_s_are(backbone: ViTBackbone):
-    """Bicubic without antialiasing, corners not aligned: on the half grid timm's own kernel gives something else."""
-    outputs: list[torch.Tensor] = []
-    hook = backbone.image_tower.blocks[0].register_forward_pre_hook(lambda *args: outputs.append(args[1][0]))
-    pixels = torch.zeros(1, 3, 24, 32)
-    backbone.activations(pixels, (0,))
-    hook.remove()
-    positions = backbone.image_tower.pos_embed[0]
-    grid = positions[1:].T.reshape(1, 40, 6, 6)
-    resampled = torch.nn.functional.interpolate(grid, size=(3, 4), mode="bicubic", align_corners=False)[0].flatten(1).T
-    bias = backbone.image_tower.patch_embed.proj.bias
-    torch.testing.assert_close(outputs[0][0, 1:], resampled + bias)
-    torch.testing.assert_close(outputs[0][0, 0], backbone.image_tower.cls_token[0, 0] + positions[0])
-
-
 def test_stopping_early_equals_the_full_run():
     backbone = narrow_backbone()
     full = backbone.activations(images(), (1, 3, 4))
@@ -101,7 +86,7 @@ def test_stopping_early_equals_the_full_run():
 def test_a_batch_equals_its_images_one_by_one(backbone: ViTBackbone, size: tuple[int, int]):
     batch = images(size, count=3)
     together = backbone.activations(batch, (1, 4))
-    assert together.grid == (size[0] // 8, size[1] // 8)
+    assert (together.grid, together.size) == ((6, 6), size)
     for index in range(3):
         alone = backbone.activations(batch[index : index + 1], (1, 4))
         for a, b in zip(together, alone, strict=True):
@@ -273,6 +258,55 @@ def test_transformers_layout_has_no_place_for_it(vitseg: CLIPSeg, tmp_path: Path
     assert not (tmp_path / "folder").exists()
 
 
-def test_weights_without_a_tower_are_refused():
+@pytest.mark.parametrize("option", [{"image_tower_pretrained": False}, {"image_prompts": "image_tower"}])
+def test_what_needs_a_tower_is_refused_without_one(option: dict[str, Any]):
     with pytest.raises(ClipSegError, match="without an image_tower"):
-        ModelConfig(image_tower_pretrained=False)
+        ModelConfig(**option)
+
+
+def random_headed(seed: int = 3) -> CLIPSeg:
+    config = ModelConfig(
+        image_tower="narrow_vit", image_prompts="image_tower", extract_layers=(1, 3), reduce_dim=16, image_size=48, seed=seed
+    )
+    return CLIPSeg(narrow_backbone(), config).eval()
+
+
+def test_prompt_images_may_pass_the_tower_and_a_random_head():
+    """The class token after the last norm, of the image at the ViT's own size, through a Linear of the seed's."""
+    model = random_headed()
+    tower: Any = model.backbone.image_tower
+    shown = images((32, 64))
+    with torch.no_grad():
+        token = tower.forward_features(torch.nn.functional.interpolate(shown, size=(48, 48), mode="nearest"))[:, 0]
+    torch.manual_seed(3)
+    linear = torch.nn.Linear(40, 24)
+    torch.testing.assert_close(model.encode_image(shown), linear(token).detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.backbone.encode_image(shown), CLIP.encode_image(shown)), "what studies CLIP still finds it"
+    assert torch.equal(model.encode_text(["a dog"]), CLIP.encode_text(["a dog"]))
+
+
+def test_the_random_head_is_kept_and_never_trained(tmp_path: Path):
+    model = random_headed()
+    drawn = model.encode_image(images())
+    assert "prompt_head.weight" not in dict(model.decoder.named_parameters())
+    model.decoder.load_state_dict(random_headed(seed=4).decoder.state_dict())
+    other = model.encode_image(images())
+    assert not torch.equal(other, drawn)
+    assert torch.equal(other, random_headed(seed=4).encode_image(images())), "a file's head counts, not what the seed draws"
+
+
+@torch.no_grad()
+def test_a_run_and_a_release_hold_the_random_head(tmp_path: Path):
+    options = {
+        "reduce_dim": 8,
+        "image_size": 96,
+        "extract_layers": (3, 7),
+        "image_tower": TINY,
+        "image_tower_pretrained": False,
+    }
+    model = create_model("mini", **options, image_prompts="image_tower", seed=3).eval()
+    model.prompt_head.weight.mul_(2)
+    expected = model.encode_image(images((96, 96)))
+    assert torch.equal(load(save_checkpoint(model, tmp_path / "last.pt")).encode_image(images((96, 96))), expected)
+    save_release(model, tmp_path / "release", card="", extra={})
+    assert torch.equal(load(tmp_path / "release").encode_image(images((96, 96))), expected)

@@ -26,12 +26,13 @@ def test_every_experiment_composes_and_names_a_model(name):
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "mini"])
 def test_in_small_a_row_stays_what_it_is(name):
     full, small = (flat(train_settings(f"experiment={name}", "data.root=mini", *scale)) for scale in ([], ["scale=mini"]))
-    scaling = {"model.backbone", "model.pretrained", "model.image_tower_pretrained", "model.image_size"}
+    scaling = {f"model.{key}" for key in ("backbone", "pretrained", "image_tower", "image_tower_pretrained", "image_size")}
     scaling |= {f"training.{key}" for key in ("steps", "batch_size", "phrases_per_image", "validate_every", "checkpoint_every")}
     assert {key for key in full if full[key] != small[key]} <= scaling | {"data.workers", "out"}
     assert (small["data.root"], small["model.backbone"], small["model.image_size"]) == ("mini", "mini", 176)
     assert (small["model.pretrained"] is None) == (full["model.pretrained"] is None)
-    # Nothing is downloaded: of an image tower the weights are random, and where there is none the key stays as it was.
+    # Nothing is downloaded: an image tower is small and random, and where there is none the keys stay as they were.
+    assert (small["model.image_tower"] is None) == (full["model.image_tower"] is None)
     assert small["model.image_tower_pretrained"] == (full["model.image_tower"] is None)
     assert small["training.steps"] < full["training.steps"]
 

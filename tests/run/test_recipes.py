@@ -10,6 +10,7 @@ COMMON = {
     "data.crop": True,
     "data.negatives": 0.2,
     "data.visual_support": True,
+    "data.singletons": "text",
     "prompt.templates": "extended",
     "prompt.ensemble": False,
     "prompt.text_weight": [0.0, 0.5],
@@ -23,6 +24,7 @@ COMMON = {
     "model.backbone": "ViT-B-16-quickgelu",
     "model.pretrained": "openai",
     "model.image_tower": None,
+    "model.image_prompts": None,
     "model.extract_layers": (3, 7, 9),
     "model.reduce_dim": 64,
     "model.head": "plain",
@@ -34,7 +36,9 @@ COMMON = {
 BY_TEXT = {"data.visual_support": False, "prompt.templates": "plain"}
 DECONV = {"model.decoder": "deconv", "model.extract_layers": (9,)}
 MIXED_EVENLY = {"data.negatives": 0.0, "prompt.text_weight": [0.0, 1.0]}
-VITSEG = {"model.image_tower": "vit_base_patch16_384", "model.image_size": 384, "training.lr": 1e-4}
+# By protocol=released; protocol=paper lets CLIP embed prompt images.
+VITSEG = {"model.image_tower": "vit_base_patch16_384", "model.image_prompts": "image_tower", "training.lr": 1e-4}
+IMAGES_ALONE = {"prompt.text_weight": [0.0, 0.0], "prompt.templates": "plain", "data.singletons": "leave_out"}
 COCO = {"data.format": "coco20i", "fold": 0, "training.steps": 7000, "prompt.text_weight": [0.0, 1.0]}
 PASCAL = {"data.exclude": "pascal5i_fold0", "fold": 0}
 WORDS = {"data.exclude": "affordances"}
@@ -46,7 +50,7 @@ RECIPES = {
     "phrasecut_pc_d128": BY_TEXT | {"data.negatives": 0.0, "model.reduce_dim": 128},
     "phrasecut_deconv": BY_TEXT | DECONV | {"data.negatives": 0.0},
     "phrasecut_vitseg_pc": BY_TEXT | VITSEG | {"data.negatives": 0.0},
-    "phrasecut_vitseg_pc_plus": VITSEG | {"threshold": 0.1},
+    "phrasecut_vitseg_pc_plus": VITSEG | IMAGES_ALONE | {"training.lr": 3e-4, "threshold": 0.1},
     "ablation_no_pretraining": {"model.pretrained": None, "training.lr": 3e-4},
     "ablation_no_visual": BY_TEXT,
     "ablation_d16": {"model.reduce_dim": 16},

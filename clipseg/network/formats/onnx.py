@@ -68,6 +68,8 @@ def export_onnx(model: CLIPSeg, folder: str | Path) -> None:
     """
     _check_packages()
     backbone = model.backbone
+    if model.config.image_tower is not None:
+        raise ClipSegError(f"image_tower={model.config.image_tower}: only models on CLIP's own image tower are exported")
     if not backbone.has_plain_text_tower or not isinstance(backbone.tokenizer, SimpleTokenizer):
         raise ClipSegError(
             f"backbone {backbone.name!r}: only CLIP's own text tower and tokenizer are exported; choose a plain CLIP"
