@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.interruption import Interruption
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
-from clipseg.run.profile import profiled
 from clipseg.run.settings import LoaderSettings, TrainingSettings
 from clipseg.run.workers import naming_worker_failures
 
@@ -104,10 +103,15 @@ def train_decoder(
         device=device,
     )
     steps = range(train_state.done, settings.steps)
+    counted: Iterable[int] = steps
+    if debug == "profile":
+        from clipseg.run.profile import profiled
+
+        counted = profiled(steps, folder / "profile" if processes.is_main else None)
     with interruption.deferred(), contextlib.closing(batches):
         # A step's checkpoint is written before its validation: a run that goes on begins with what may have been missed.
         finish(train_state.done)
-        for step in profiled(steps, folder / "profile" if processes.is_main else None) if debug == "profile" else steps:
+        for step in counted:
             waiting = time.perf_counter()
             # Until the first one is there, workers start and nothing is lost.
             with interruption.at_once() if step == steps.start else contextlib.nullcontext():
