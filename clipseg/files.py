@@ -114,7 +114,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ClipSegError(f"{folder}: another run writes there now; wait for it, or choose another out=") from error
+            raise ClipSegError(f"{folder}: another run writes there now; wait for it, or choose another folder") from error
         except OSError:  # a file system without locks
             pass
         yield

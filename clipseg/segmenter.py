@@ -137,7 +137,13 @@ class Segmenter:
     @torch.no_grad()
     def _answer(self, image: _EncodedImage, conditions: Tensor) -> Tensor:
         self.model.eval()  # no dropout, should the model be in training between two calls
-        answer = torch.empty(len(conditions), *image.size, dtype=torch.float32, device="cpu")
+        try:
+            answer = torch.empty(len(conditions), *image.size, dtype=torch.float32, device="cpu")
+        except RuntimeError as error:
+            height, width = image.size
+            raise ClipSegError(
+                f"no memory for {len(conditions)} maps of {width}x{height} pixels; ask less at once, or shrink the image"
+            ) from error
         index, done = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device), 0
         for maps in self.model.probabilities(image.activations, conditions, index):
             if not maps.isfinite().all():

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,13 @@ def test_maps_that_are_not_finite_are_an_error(segment):
         broken.decoder.head.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ClipSegError, match="weights are damaged"):
         Segmenter(broken)(PHOTO, "sky")
+
+
+def test_maps_that_no_memory_holds_are_refused(segment):
+    segment.set_image(PHOTO)
+    segment._image = replace(segment._image, size=(2**21, 2**21))
+    with pytest.raises(ClipSegError, match="no memory for 3 maps of 2097152x2097152 pixels; ask less"):
+        segment.predict(["a", "b", "c"])
 
 
 def test_models_by_name_and_in_wrappers(tiny_model, segment):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from clipseg.commands.file_names import slug, unique_stems
 from clipseg.commands.prediction_lines import PredictionLines, image_key
 from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write, locked
+from clipseg.files import atomic_write, locked, remove_leftovers
 from clipseg.image_io import SUFFIXES, read_image
 from clipseg.network.backbone import weights_checksum
 from clipseg.network.model import CLIPSeg
@@ -144,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         asked = _fingerprint(question, supports, segment.model)
         with locked(arguments.out):
+            remove_leftovers(arguments.out)
             return _segment_each(images, segment, question, asked, arguments, interruption)
 
 

@@ -227,7 +227,7 @@ def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_
     assert len(read_lines(out)) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_after_the_photo_and_nothing_is_lost(weights, photos, tmp_path, monkeypatch, capsys, number):
     (photos / "broken.jpg").unlink()
     answer = predict._answer
@@ -239,8 +239,10 @@ def test_a_signal_ends_after_the_photo_and_nothing_is_lost(weights, photos, tmp_
     assert printed.err == f"stopped by {signal.Signals(number).name}; the same command with --resume goes on\n"
     assert [Path(line["image"]).name for line in read_lines(tmp_path / "out")] == ["A-dog.jpg"]
     monkeypatch.setattr(predict, "_answer", answer)
+    (tmp_path / "out" / ".x.png.0.part").touch()  # as a kill leaves it
     assert main([*arguments, "--resume"]) == 0
     assert len(read_lines(tmp_path / "out")) == 2
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_full_disk_keeps_what_was_written(weights, photos, tmp_path, monkeypatch, capsys):
