@@ -4,6 +4,10 @@ Every folder raises `ClipSegError` for bad input; only the entry points (`train.
 one line on standard error and exit status 2. Our own mistakes stay `AssertionError`s with a traceback.
 """
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
 
 class ClipSegError(Exception):
     """Bad input from outside. The message is one line: what was found (file, value), what was expected, what to do."""
@@ -37,6 +41,23 @@ class Stopped(BaseException):
 def printable(text: str) -> str:
     """Return other people's text (file names, phrases) on one line, and without what would steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+def listed(names: Collection[object], *, most: int = 10) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, islice(names, most))) + more
+
+
+@contextmanager
+def collecting(problems: list[str] | None) -> Iterator[None]:
+    """Add the error that ends this context to `problems`; raise it where that is None."""
+    try:
+        yield
+    except ClipSegError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
 
 
 def one_line(error: BaseException) -> str:

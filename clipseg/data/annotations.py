@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipseg.data.json_entries import iterate_entries
 from clipseg.data.layout import IMAGES_FILE
 from clipseg.data.subsets import Vocabulary, subsets_of, to_bits
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, collecting
 from clipseg.files import read_json
 
 FARTHEST_COORDINATE = 1_000_000  # whole numbers this small are exact in Pillow's float32
@@ -150,14 +150,10 @@ def read_tasks(
     packer = _Packer(vocabulary)
     for split, path in files.items():
         for number, entry in enumerate(iterate_entries(path)):
-            try:
+            with collecting(problems):
                 packer.add(
                     split, entry, where=f"{path}: entry {number}", image_ids=image_ids, allow_degenerate=allow_degenerate
                 )
-            except ClipSegError as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
     return packer.table()
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, listed
 
 IMAGE_FOLDERS = ("images", "VG_100K", "VG_100K_2")
 IMAGES_FILE = "image_data_split.json"
@@ -66,8 +66,7 @@ def wrong_layout(root: Path, wanted: str) -> ClipSegError:
         return ClipSegError(f"data.root={root}: no such folder; set data.root to the data set: {LAYOUTS[wanted]}")
     layouts = [LAYOUTS[layout] for layout in find_layouts(root) if layout != wanted]
     names = sorted(path.name for path in root.glob("*"))
-    listing = ", ".join(names[:8]) + " ..." * (len(names) > 8)
-    found = " and ".join(layouts) or listing or "nothing"
+    found = " and ".join(layouts) or listed(names, most=8) or "nothing"
     return ClipSegError(f"data.root={root}: not {LAYOUTS[wanted]}; found {found}")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from clipseg.data.sample import Sample, Support, Task
-from clipseg.data.sampling import EpochPlan, PhraseIndex, group_by_image, random_square_crop, shuffled_by_image
+from clipseg.data.sampling import EpochPlan, PhraseIndex, group_by_image, random_square_crop, shuffled_by_image, split_index
 from clipseg.errors import ClipSegError, check_one_of
 
 PhraseFilter = Callable[[Sequence[str]], NDArray[np.bool_]]
@@ -171,9 +171,7 @@ class PhraseTasks(Dataset[Sample], ABC):
         Raises:
             ClipSegError: the photo or a mask is damaged, gone, or not of the annotated size.
         """
-        epoch, item = index if isinstance(index, tuple) else (0, index)
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
+        epoch, item = split_index(index, len(self))
         rows = self.epoch_plan(epoch)[item].tolist()
         rng = np.random.default_rng(np.random.SeedSequence(self.options.seed, spawn_key=(epoch, item)))
         number = int(self._image_of_task[rows[0]])

@@ -14,7 +14,7 @@ from clipseg.data.layout import IMAGE_FOLDERS, IMAGES_FILE, KNOWN_BAD_IMAGES, lo
 from clipseg.data.phrase_tasks import EVALUATION, PhraseTasks, ReaderOptions
 from clipseg.data.rasterise import rasterise, rasterise_official
 from clipseg.data.subsets import from_bits, read_vocabulary, size_subset
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, listed
 from clipseg.image_io import read_image
 
 
@@ -121,8 +121,7 @@ def _present(
     missing = np.unique(image_ids[usable & ~present])
     if len(missing):
         total = len(np.unique(image_ids[usable]))
-        first = ", ".join(map(str, missing[:10])) + " ..." * (len(missing) > 10)
-        message = f"{where}: {len(missing):,} of {total:,} images are missing: {first}"
+        message = f"{where}: {len(missing):,} of {total:,} images are missing: {listed(missing)}"
         if not allow_missing:
             raise ClipSegError(f"{message}; fetch them, or leave them out with data.allow_missing=true")
         warnings.warn(f"{message}; they are left out", stacklevel=3)

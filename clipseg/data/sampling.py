@@ -91,6 +91,18 @@ def group_by_image(rows: NDArray[np.int64], image_of_task: NDArray[np.int64], *,
     return EpochPlan(rows[by_image], starts, np.append(starts[1:], len(rows)))
 
 
+def split_index(index: tuple[int, int] | int, length: int) -> tuple[int, int]:
+    """Return the epoch and the item of an index of a reader with `length` items; a bare item is one of epoch 0.
+
+    Raises:
+        IndexError: there is no such item.
+    """
+    epoch, item = index if isinstance(index, tuple) else (0, index)
+    if not 0 <= item < length:
+        raise IndexError(f"item {item} of {length}")
+    return epoch, item
+
+
 def shuffled_by_image(
     rows: NDArray[np.int64], image_of_task: NDArray[np.int64], *, most: int, seed: int, epoch: int
 ) -> EpochPlan:

@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from torch import nn
 
 # The bundled CLIP and foreign layouts are imported where they are met.
-from clipseg.errors import ClipSegError, one_line
+from clipseg.errors import ClipSegError, listed, one_line
 from clipseg.files import read_json
 from clipseg.network.backbone import CLIPBackbone, Tokenizer
 from clipseg.network.tensor_files import UNNAMED, is_transformers_folder, plain_defaults, quiet_hub, read_folder_weights
@@ -175,4 +175,4 @@ def _load_strictly(clip: nn.Module, path: Path) -> None:
             ) from error
     bad = [key for key, tensor in clip.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise ClipSegError(f"{path}: not finite: {', '.join(bad[:5])}; fetch the file again")
+        raise ClipSegError(f"{path}: not finite: {listed(bad, most=5)}; fetch the file again")

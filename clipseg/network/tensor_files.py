@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clipseg.errors import ClipSegError, one_line
+from clipseg.errors import ClipSegError, listed, one_line
 from clipseg.files import read_json
 
 # The backbone that is whatever CLIP a folder in transformers' layout holds.
@@ -98,7 +98,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
         named = {key for key, file in files.items() if file == name}
         if shard.keys() != named:
             raise ClipSegError(
-                f"{index.parent / name}: keys differ from its index: {_listed(sorted(shard.keys() ^ named))}; fetch both again"
+                f"{index.parent / name}: keys differ from its index: {listed(sorted(shard.keys() ^ named))}; fetch both again"
             )
         state |= shard
     return state
@@ -121,20 +121,20 @@ def check_tensors(state: Mapping[str, Any], shapes: Mapping[str, torch.Size], *,
     """
     faults = []
     if missing := [key for key in shapes if key not in state]:
-        faults.append(f"missing {_listed(missing)}")
+        faults.append(f"missing {listed(missing)}")
     if extra := [str(key) for key in state if key not in shapes]:
-        faults.append(f"unknown {_listed(extra)}")
+        faults.append(f"unknown {listed(extra)}")
     present = [key for key in shapes if key in state]
     if bad := [key for key in present if not is_plain(state[key])]:
-        faults.append(f"no plain float tensor {_listed(bad)}")
+        faults.append(f"no plain float tensor {listed(bad)}")
     if wrong := [
         f"{key} {list(state[key].shape)} instead of {list(shapes[key])}"
         for key in present
         if key not in bad and state[key].shape != shapes[key]
     ]:
-        faults.append(f"wrong shape {_listed(wrong)}")
+        faults.append(f"wrong shape {listed(wrong)}")
     if not faults and (wild := [key for key in present if not torch.isfinite(state[key]).all()]):
-        faults.append(f"NaN or infinite {_listed(wild)}")
+        faults.append(f"NaN or infinite {listed(wild)}")
     if faults:
         raise ClipSegError(f"{source}: not the weights of this model: {'; '.join(faults)}")
     return {key: state[key].float() for key in shapes}
@@ -146,11 +146,6 @@ def is_plain(value: Any) -> TypeGuard[Tensor]:
         return False
     # A view with stride 0 could claim any shape, and fill the memory once it is copied.
     return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-
-
-def _listed(names: list[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from clipseg.files import atomic_write
+from clipseg.measure.page import fill_template
 from clipseg.measure.significance import FEW_CLUSTERS, TTest
 from clipseg.paper.directions import ALPHA, DEFINITION, NO_DIFFERENCE, Row, Section
 from clipseg.paper.figures import bars, heat
@@ -40,14 +40,9 @@ def write_miniature(folder: Path, sections: Sequence[Section], facts: Mapping[st
     Returns:
         The path of the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clipseg", ""),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text = environment.get_template("paper/page.md.j2").render(
+    text = fill_template(
+        "paper/page.md.j2",
+        autoescape=False,
         sections=sections,
         verdicts=sum((section.verdicts for section in sections), Counter()),
         disagreeing=[

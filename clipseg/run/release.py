@@ -1,12 +1,10 @@
 """A finished run -> a folder to publish: the decoder as safetensors, how to build it, and a model card that says what it is."""
 
-import importlib.resources
 from pathlib import Path
-
-import jinja2
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import read_json
+from clipseg.measure.page import fill_template
 from clipseg.measure.tables import format_table
 from clipseg.network.weights import load, save_release
 
@@ -39,7 +37,9 @@ def release(run: Path, out: Path, *, licence: str) -> None:
         raise ClipSegError(
             f"{run}: provenance.json or eval/*/metrics.json lacks something or was damaged ({one_line(error)}); restore them"
         ) from error
-    card = _template().render(
+    card = fill_template(
+        "run/model_card.md.j2",
+        autoescape=False,
         licence=licence,
         experiment=experiment,
         parameters=sum(parameter.numel() for parameter in model.decoder.parameters()),
@@ -50,10 +50,3 @@ def release(run: Path, out: Path, *, licence: str) -> None:
         tables=tables,
     )
     save_release(model, out, card=card, extra={"metrics": metrics, "experiment": experiment, "commit": commit})
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(
-        importlib.resources.files("clipseg.run").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    )

@@ -9,6 +9,7 @@ from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.coco_labels import CocoLabels, label_of
 from clipseg.data.readers.episodes import Episode, ImageIdsByClass, draw_episodes, draw_support
 from clipseg.data.sample import Sample, Support, Task
+from clipseg.data.sampling import split_index
 from clipseg.errors import ClipSegError
 
 TRIES = 20
@@ -71,9 +72,7 @@ class ClassDraws(Dataset[Sample]):
         Raises:
             ClipSegError: a photo or a mask is damaged, gone, or not of the annotated size.
         """
-        epoch, item = index if isinstance(index, tuple) else (0, index)
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
+        epoch, item = split_index(index, len(self))
         rng = np.random.default_rng(np.random.SeedSequence(self._options.seed, spawn_key=(epoch, item)))
         episode = next(draw_episodes(self._images_by_class, rng))
         labels = self._source.read_labels(episode.query)

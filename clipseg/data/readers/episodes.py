@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clipseg.data.sample import Sample, Support, Task
+from clipseg.data.sampling import split_index
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
 
@@ -104,9 +105,7 @@ class EpisodeReader(Dataset[Sample]):
         Raises:
             ClipSegError: a photo or a mask is damaged, gone, or not of the annotated size, or a support mask is empty.
         """
-        item = index[1] if isinstance(index, tuple) else index
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
+        _, item = split_index(index, len(self))
         query = str(self.image_ids[item])
         numbers = self._numbers[query]
         masks, valid = self._source.read_masks(query, [self.episodes[number].name for number in numbers])

@@ -17,6 +17,7 @@ from clipseg.data.classes import PASCAL_CLASSES, VOC_NAMES, pascal5i_fold
 from clipseg.data.layout import check_inside, voc_folder, wrong_layout
 from clipseg.data.readers.episodes import LEAST_PIXELS, Episode, EpisodeReader, read_episodes, too_few
 from clipseg.data.readers.label_maps import read_label_map
+from clipseg.data.sampling import split_index
 from clipseg.errors import ClipSegError
 from clipseg.files import read_text
 from clipseg.image_io import read_image
@@ -216,9 +217,7 @@ class PascalZeroShot(Dataset[LabelledImage]):
         Raises:
             ClipSegError: a file is missing, damaged, or of another size than its photo, or a label is none of VOC's.
         """
-        item = index[1] if isinstance(index, tuple) else index
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
+        _, item = split_index(index, len(self))
         image_id = str(self.image_ids[item])
         return LabelledImage(
             image_key=image_id, image=self._source.read_image(image_id), labels=self._source.read_labels(image_id)

@@ -6,7 +6,8 @@ import numpy as np
 
 from clipseg.data.annotations import ImageRecord, TaskTable, read_images, read_tasks
 from clipseg.data.layout import KNOWN_BAD_IMAGES, find_splits, locate_images
-from clipseg.data.upkeep.findings import Report, first_ten, photo_size
+from clipseg.data.upkeep.findings import Report, photo_size
+from clipseg.errors import listed
 
 # Tasks and images of each split. Source: the PhraseCut paper and data set.
 PUBLISHED_COUNTS = {"train": (310_816, 71_746), "val": (20_316, 2_971), "test": (14_354, 2_545), "miniv": (821, 100)}
@@ -54,7 +55,7 @@ def _count_points_outside(report: Report, split: str, tasks: TaskTable, images: 
     is_outside = ((tasks.points < 0) | (tasks.points > limits)).any(axis=1)
     rows = np.unique(np.repeat(np.arange(len(tasks)), points_of_task)[is_outside])
     if len(rows):
-        first = first_ten([tasks.keys[row] for row in rows.tolist()])
+        first = listed([tasks.keys[row] for row in rows.tolist()])
         text = f"{is_outside.sum():,} points of {len(rows):,} tasks lie outside their image and are cut off"
         report.info(f"{split}: {text}: {first}")
 

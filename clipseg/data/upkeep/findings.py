@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, listed
 from clipseg.image_io import open_pil, read_image
 
 
@@ -61,12 +61,7 @@ class Report:
     def missing(self, names: Collection[object], total: int) -> None:
         """Add photos of `total` that are not there."""
         if names:
-            self.error(f"{len(names):,} of {total:,} images are missing: {first_ten(names)}")
-
-
-def first_ten(names: Collection[object]) -> str:
-    """Return the first ten names, and dots where there are more."""
-    return ", ".join(map(str, list(names)[:10])) + " ..." * (len(names) > 10)
+            self.error(f"{len(names):,} of {total:,} images are missing: {listed(names)}")
 
 
 def photo_size(path: Path, *, decode: bool) -> tuple[int, int]:

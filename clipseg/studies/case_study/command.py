@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from clipseg.network.weights import load
     from clipseg.run.distributed import choose_device
     from clipseg.run.loading import data_root
-    from clipseg.studies.case_study.numbers import format_case, format_rejections
-    from clipseg.studies.case_study.run import CaseSettings, pick_photo, study_photo, study_split
+    from clipseg.studies.case_study.numbers import CaseSettings, format_case, format_rejections
+    from clipseg.studies.case_study.run import pick_photo, study_photo, study_split
 
     # One photo that is missing is no reason to show none of the others.
     data = PhraseCut(data_root(arguments.root), split=arguments.split, leniency=Leniency(allow_missing=True))
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.all:
         cases = study_split(arguments.out, model, data, settings)
         print(
-            f"{len(cases)} photos of {arguments.split}, {sum(len(case.phrases) for case in cases)} phrases\n{cases[0].method}"
+            f"{len(cases)} photos of {arguments.split}, {sum(len(case.phrases) for case in cases)} phrases\n{settings.method}"
         )
         print(f"{format_rejections(cases)}\nnumbers: {arguments.out / 'case-studies.json'}")
     else:

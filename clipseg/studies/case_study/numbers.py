@@ -6,7 +6,7 @@ Numbers and pictures come in, a text for the terminal, plain values for JSON, a 
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,32 @@ _POPULATIONS = {
     "inside": "Welch T Test for two sets of pixel populations both inside of the segmented object",
     "across": "Welch T Test for two sets of pixel populations inside and outside of the segmented object",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSettings:
+    """How photos are studied.
+
+    Attributes:
+        weights: what the model is called.
+        threshold: pixels with a probability above it are predicted.
+        region, difference, seed: of the intensity tests (`measure/intensity.py`).
+    """
+
+    weights: str
+    threshold: float = 0.3
+    region: Region = "mask"
+    difference: Difference = "absolute"
+    seed: int = 0
+
+    @property
+    def method(self) -> str:
+        """How the tests were made, in one line."""
+        region = "the mask" if self.region == "mask" else "the mask's bounding box"
+        return (
+            f"H0: equal means of the {self.difference} differences of gray value between neighbouring pixels; object: {region}"
+            f"; α = {ALPHA}, corrected by Holm over the phrases; seed {self.seed}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +82,11 @@ class PhraseCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One photo with its phrases, and how it was studied."""
+    """One photo with its phrases, and how it was studied; `image_key` as the data set has it."""
 
     image_key: str
     split: str
-    weights: str
-    threshold: float
-    region: Region
-    difference: Difference
-    seed: int
+    settings: CaseSettings
     phrases: tuple[PhraseCase, ...]
 
     @property
@@ -76,15 +98,6 @@ class Case:
     def mean_dice(self) -> float:
         """Over phrases, in percent; No Overlap counts 0."""
         return float(np.mean([phrase.dice or 0.0 for phrase in self.phrases]))
-
-    @property
-    def method(self) -> str:
-        """How the tests were made, in one line."""
-        region = "the mask" if self.region == "mask" else "the mask's bounding box"
-        return (
-            f"H0: equal means of the {self.difference} differences of gray value between neighbouring pixels; object: {region}"
-            f"; α = {ALPHA}, corrected by Holm over the phrases; seed {self.seed}"
-        )
 
 
 def rejections(cases: Sequence[Case]) -> list[FamilyRejections]:
@@ -104,13 +117,13 @@ def _adjusted(case: Case) -> list[dict[tuple[str, str], tuple[Outcome, float | N
 
 def format_case(case: Case) -> str:
     """The photo as text: IoU and Dice a phrase and their means, then both tests a phrase, for both masks."""
-    lines = [f"image {case.image_key} of {case.split}, threshold {case.threshold:g}"]
+    lines = [f"image {case.image_key} of {case.split}, threshold {case.settings.threshold:g}"]
     lines += [f"text prompts : {[printable(phrase.phrase) for phrase in case.phrases]}", ""]
     lines += [
         f"Phrase: {printable(phrase.phrase)}\tIOU = {percent(phrase.iou)}\tDice Coefficient = {percent(phrase.dice)}"
         for phrase in case.phrases
     ]
-    lines += [f"Mean IOU: {case.mean_iou:.2f}", f"Mean Dice Coefficient: {case.mean_dice:.2f}", "", case.method]
+    lines += [f"Mean IOU: {case.mean_iou:.2f}", f"Mean Dice Coefficient: {case.mean_dice:.2f}", "", case.settings.method]
     for phrase, tests in zip(case.phrases, _adjusted(case), strict=True):
         lines += ["", f"Phrase : {printable(phrase.phrase)}"]
         for (mask, test), (outcome, p) in tests.items():
@@ -132,10 +145,8 @@ def percent(value: float | None) -> str:
 
 def case_to_json(case: Case) -> dict[str, Any]:
     """The photo as plain values: percentages (null for No Overlap), and the tests with adjusted p-values."""
-    fields = {
-        name: getattr(case, name) for name in ("image_key", "split", "weights", "threshold", "region", "difference", "seed")
-    }
-    fields |= {"alpha": ALPHA, "mean_iou": case.mean_iou, "mean_dice": case.mean_dice}
+    fields = {"image_key": case.image_key, "split": case.split, **asdict(case.settings), "alpha": ALPHA}
+    fields |= {"mean_iou": case.mean_iou, "mean_dice": case.mean_dice}
     phrases = []
     for phrase, tests in zip(case.phrases, _adjusted(case), strict=True):
         entry: dict[str, Any] = {name: getattr(phrase, name) for name in ("key", "phrase", "iou", "dice")}

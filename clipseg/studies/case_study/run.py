@@ -1,7 +1,6 @@
 """One photo as a study: its phrases as prompts, what the model finds, and how sharp the edges are that it follows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +9,17 @@ from tqdm import tqdm
 
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, listed
 from clipseg.files import write_json
 from clipseg.measure.figures import panel
-from clipseg.measure.intensity import Difference, Region, gray_values, intensity_tests
+from clipseg.measure.intensity import gray_values, intensity_tests
 from clipseg.measure.metrics import official_counts
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import resize_probabilities
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.evaluation import predictions
 from clipseg.run.settings import PromptSettings
-from clipseg.studies.case_study.numbers import Case, PhraseCase, case_to_json, write_case_page, write_figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseSettings:
-    """How photos are studied.
-
-    Attributes:
-        weights: what the model is called.
-        threshold: pixels with a probability above it are predicted.
-        region, difference, seed: of the intensity tests (`measure/intensity.py`).
-    """
-
-    weights: str
-    threshold: float = 0.3
-    region: Region = "mask"
-    difference: Difference = "absolute"
-    seed: int = 0
+from clipseg.studies.case_study.numbers import Case, CaseSettings, PhraseCase, case_to_json, write_case_page, write_figure
 
 
 def pick_photo(data: PhraseCut, *, image_id: int | None, seed: int) -> int:
@@ -50,8 +32,8 @@ def pick_photo(data: PhraseCut, *, image_id: int | None, seed: int) -> int:
     if image_id is None:
         return int(np.random.default_rng(seed).integers(len(image_ids)))
     if image_id not in image_ids:
-        some = ", ".join(map(str, sorted(image_ids)[:5]))
-        raise ClipSegError(f"{data.root}: no image {image_id} in split {data.split}; it has {len(image_ids)}: {some} …")
+        some = listed(sorted(image_ids), most=5)
+        raise ClipSegError(f"{data.root}: no image {image_id} in split {data.split}; it has {len(image_ids)}: {some}")
     return image_ids.index(image_id)
 
 
@@ -99,13 +81,4 @@ def _study(batch: Batch, probabilities: Tensor, split: str, settings: CaseSettin
             for name, pixels in masks.items()
         }
         phrases.append(PhraseCase(key=key, phrase=phrase, intersection=intersection, union=union, **tests))
-    return Case(
-        image_key=batch.image_keys[0],
-        split=split,
-        weights=settings.weights,
-        threshold=settings.threshold,
-        region=settings.region,
-        difference=settings.difference,
-        seed=settings.seed,
-        phrases=tuple(phrases),
-    )
+    return Case(image_key=batch.image_keys[0], split=split, settings=settings, phrases=tuple(phrases))

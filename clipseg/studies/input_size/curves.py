@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from clipseg.measure.figures import over_input_size
-from clipseg.measure.page import page_title, write_page
+from clipseg.measure.page import page_title, single_values, write_page
 from clipseg.measure.results import SavedResults
 from clipseg.measure.significance import Interval
 from clipseg.measure.tables import monospaced
@@ -72,7 +72,6 @@ class SizeCurves(SavedResults):
     def write(self, folder: Path) -> None:
         """Write `metrics.json`, `provenance.json` and `report.html` into `folder`."""
         self.save(folder)
-        facts = {name: str(value) for name, value in self.provenance.items() if isinstance(value, (str, int, float))}
         chart = over_input_size(
             self.sizes,
             {self.titles[name]: values for name, values in self.curves.items()},
@@ -88,7 +87,7 @@ class SizeCurves(SavedResults):
             chart=Markup(chart),
             columns=self.columns,
             rows=self.rows(),
-            facts=facts,
+            facts=single_values(self.provenance),
         )
 
     @property

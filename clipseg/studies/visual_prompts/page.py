@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from clipseg.measure.figures import delta_bars, tile_jpeg
-from clipseg.measure.page import page_title, write_page
+from clipseg.measure.page import page_title, single_values, write_page
 from clipseg.measure.significance import NotTestable
 from clipseg.studies.visual_prompts.numbers import COLUMNS, PromptDeltas, table_cells
 
@@ -40,7 +40,6 @@ def write_prompt_report(folder: Path, results: PromptDeltas, *, sheets: Sequence
     chart = delta_bars(
         [effect.variant for effect in effects], [effect.delta for effect in effects], ends, [effect.paper for effect in effects]
     )
-    facts = {name: str(value) for name, value in results.provenance.items() if isinstance(value, (str, int, float))}
     path = folder / "report.html"
     write_page(
         path,
@@ -53,7 +52,7 @@ def write_prompt_report(folder: Path, results: PromptDeltas, *, sheets: Sequence
         columns=COLUMNS,
         rows=table_cells(results),
         sheets=[_filled(sheet, results) for sheet in sheets],
-        facts=facts,
+        facts=single_values(results.provenance),
     )
     return path
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipseg.data.classes import SCORED_UNSEEN
 from clipseg.errors import ClipSegError
 from clipseg.files import read_json, write_json
-from clipseg.measure.page import page_title, write_page
+from clipseg.measure.page import page_title, single_values, write_page
 from clipseg.measure.paper import paper_beside
 from clipseg.measure.results import SavedResults
 from clipseg.measure.tables import monospaced
@@ -144,7 +144,6 @@ def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery
     """Write `report.html` into `folder`: the table, the confusion matrix in percent of each class's pixels, and pictures."""
     pixels = results.matrix.sum(axis=1, keepdims=True)
     shares = np.rint(100 * results.matrix / np.maximum(pixels, 1)).astype(np.int64)
-    facts = {name: str(value) for name, value in results.provenance.items() if isinstance(value, (str, int, float))}
     write_page(
         folder / "report.html",
         "studies/zero_shot/page.html.j2",
@@ -154,5 +153,5 @@ def write_multiclass_report(folder: Path, results: MulticlassResults, *, gallery
         rows=results.rows(),
         shares=shares.tolist(),
         gallery={title: [(maps, legend(maps, results.names)) for maps in shown] for title, shown in gallery.items() if shown},
-        facts=facts,
+        facts=single_values(results.provenance),
     )

@@ -21,8 +21,16 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import save_release
 from clipseg.segmenter import Segmenter
 from clipseg.studies.case_study import command
-from clipseg.studies.case_study.numbers import Case, PhraseCase, case_to_json, format_case, rejections, write_case_page
-from clipseg.studies.case_study.run import CaseSettings, pick_photo, study_photo, study_split
+from clipseg.studies.case_study.numbers import (
+    Case,
+    CaseSettings,
+    PhraseCase,
+    case_to_json,
+    format_case,
+    rejections,
+    write_case_page,
+)
+from clipseg.studies.case_study.run import pick_photo, study_photo, study_split
 
 EVIL = "<script>alert(1)</script> $x$\x1b[2J"
 SETTINGS = CaseSettings(weights="mini", threshold=0.5)
@@ -39,11 +47,7 @@ def made_case(*counts: tuple[int, int], tests: IntensityTests = NOTHING, phrase:
     return Case(
         image_key="7",
         split="test",
-        weights=EVIL,
-        threshold=0.3,
-        region="box",
-        difference="signed",
-        seed=0,
+        settings=CaseSettings(weights=EVIL, region="box", difference="signed"),
         phrases=tuple(
             PhraseCase(key=f"test/7__{n}", phrase=phrase, intersection=part, union=whole, predicted=tests, truth=tests)
             for n, (part, whole) in enumerate(counts)

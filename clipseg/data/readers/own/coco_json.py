@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from clipseg.data.readers.instances import InstanceTable, read_instances
-from clipseg.data.readers.own.tasks import OwnTask, Problems, check_name, check_path, noting
+from clipseg.data.readers.own.tasks import OwnTask, Problems, check_name, check_path
 from clipseg.data.readers.segmentation import require_pycocotools
-from clipseg.errors import ClipSegError
+from clipseg.errors import ClipSegError, collecting
 from clipseg.files import read_text
 
 _IN_FOLDERS = "_annotations.coco.json"
@@ -56,7 +56,7 @@ def read_coco_json(root: Path, path: Path, problems: Problems = None) -> list[Ow
         warnings.warn(f"{path}: {drawn} have a box and no outline; they are drawn as boxes", stacklevel=2)
     tasks: list[OwnTask] = []
     for image in range(len(table.image_ids)):
-        with noting(problems):
+        with collecting(problems):
             tasks += _tasks(table, image, root, first=len(tasks) + 1)
     return tasks
 

@@ -9,8 +9,8 @@ import reprlib
 from pathlib import Path
 
 from clipseg.data.annotations import LONGEST_PHRASE, is_text, polygon_points
-from clipseg.data.readers.own.tasks import OwnTask, Problems, check_path, noting
-from clipseg.errors import ClipSegError
+from clipseg.data.readers.own.tasks import OwnTask, Problems, check_path
+from clipseg.errors import ClipSegError, collecting
 from clipseg.files import read_text
 
 
@@ -33,7 +33,7 @@ def read_lines(root: Path, path: Path, problems: Problems = None) -> list[OwnTas
     tasks = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
-            with noting(problems):
+            with collecting(problems):
                 tasks.append(_read_task(line, number, root, f"{path}: line {number}"))
     return tasks
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipseg.data.readers.own.tasks import OwnTask, Problems, check_name, check_path, noting
-from clipseg.errors import ClipSegError
+from clipseg.data.readers.own.tasks import OwnTask, Problems, check_name, check_path
+from clipseg.errors import ClipSegError, collecting, listed
 from clipseg.files import read_text
 from clipseg.image_io import SUFFIXES, read_labels
 
@@ -64,7 +64,7 @@ def read_label_maps(root: Path, photos: Path, problems: Problems = None) -> list
     tasks: list[OwnTask] = []
     for stem in (stem for stem in images if stem in labels):
         image, path = (places[stem].relative_to(root).as_posix() for places in (images, labels))
-        with noting(problems):
+        with collecting(problems):
             for text in (image, path):
                 check_path(text, root, f"{root}:")
             values = np.unique(read_labels(labels[stem])).tolist()
@@ -118,7 +118,7 @@ def read_masks(root: Path, photos: Path, problems: Problems = None) -> list[OwnT
     order = {stem: place for place, stem in enumerate(images)}
     tasks: list[OwnTask] = []
     for stem, name, path in sorted(found, key=lambda entry: order[entry[0]]):
-        with noting(problems):
+        with collecting(problems):
             image, mask = images[stem].relative_to(root).as_posix(), path.relative_to(root).as_posix()
             for text in (image, mask):
                 check_path(text, root, f"{root}:")
@@ -162,8 +162,7 @@ def _check_pairs(
         (len(without), f" of {total:,} images", "no label", without),
         (len(strangers), " labels", "no image, or name no class", [path.name for path in strangers]),
     ):
-        with noting(problems):
+        with collecting(problems):
             if count:
-                named = ", ".join(some[:5]) + " ..." * (count > 5)
                 forms = "<image>__<class>.png or <class>/<image>.png, or label maps with names.txt"
-                raise ClipSegError(f"{photos}: {count:,}{whole} have {lack}: {named}; name labels {forms}")
+                raise ClipSegError(f"{photos}: {count:,}{whole} have {lack}: {listed(some, most=5)}; name labels {forms}")

@@ -2,8 +2,7 @@
 
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -71,17 +70,6 @@ def draw(target: Mapping[str, Any], root: Path, height: int, width: int, *, wher
         size = f"{mask.shape[1]}x{mask.shape[0]}"
         raise ClipSegError(f"{where}: {called} has {size} pixels, its image {width}x{height}; draw it at that size")
     return mask
-
-
-@contextmanager
-def noting(problems: Problems) -> Iterator[None]:
-    """Around what reads one thing of many: where there is a list, an error becomes a line of it."""
-    try:
-        yield
-    except ClipSegError as error:
-        if problems is None:
-            raise
-        problems.append(str(error))
 
 
 def check_name(name: Any, where: str) -> str:
