@@ -92,11 +92,7 @@ def group_by_image(rows: NDArray[np.int64], image_of_task: NDArray[np.int64], *,
 
 
 def split_index(index: tuple[int, int] | int, length: int) -> tuple[int, int]:
-    """Return the epoch and the item of an index of a reader with `length` items; a bare item is one of epoch 0.
-
-    Raises:
-        IndexError: there is no such item.
-    """
+    """Return the epoch and the item of an index of a reader with `length` items; a bare item is one of epoch 0."""
     epoch, item = index if isinstance(index, tuple) else (0, index)
     if not 0 <= item < length:
         raise IndexError(f"item {item} of {length}")
