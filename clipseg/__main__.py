@@ -25,6 +25,7 @@ class Command:
 COMMANDS = {
     "predict": Command("clipseg.commands.predict", "segment photos by prompts: masks, probability maps, an overlay figure"),
     "classify": Command("clipseg.commands.classify", "which of some names fits a photo best, by CLIP alone"),
+    "demo": Command("clipseg.commands.demo", "a local page to try phrases, examples and mixes by hand"),
     "data": Command("clipseg.commands.data", "check or download a data set; what held-out classes remove from it"),
     "case-study": Command(
         "clipseg.studies.case_study.command",
