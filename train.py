@@ -7,14 +7,15 @@ With `resume=auto` a run goes on where it stopped, and one that is finished is l
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from clipseg.entry import check_resumable, launch, to_yaml
+from clipseg.entry import check_resumable, given_keys, launch, to_yaml
 from clipseg.files import atomic_write, locked, remove_leftovers, write_json
 from clipseg.measure.tables import format_table
-from clipseg.network.model import create_model
+from clipseg.network.backbone import weights_checksum
 from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
@@ -25,7 +26,7 @@ from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog, log_results, recorded_steps
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
-from clipseg.run.training import set_deterministic, train_decoder
+from clipseg.run.training import initial_model, set_deterministic, train_decoder
 from clipseg.run.training_data import training_data, validation_data
 
 
@@ -46,16 +47,18 @@ def train(config: TrainConfig) -> None:
         if config.resume is not None and processes.is_main:
             given = folder if config.resume == "auto" else Path(config.resume)
             check_resumable(config, (given if given.is_dir() else given.parent.parent) / "config.yaml")
-        done = config.resume == "auto" and state is not None and finished(config, folder, state["step"])
+        done = config.resume == "auto" and state is not None and finished(config, folder, state)
         if processes.broadcast(done):
             if processes.is_main:
                 print(f"{folder}: finished already")
             return
+        model = initial_model(config, device, given=given_keys())
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
+        if config.training.init is not None:
+            origin["init"] = {"weights": config.training.init, "decoder_sha256": weights_checksum(model.decoder)}
         origin |= {f"training_{name}": origin[name] for name in ("seed", "commit", "protocol")}
         read = FORMATS[config.data.format]
         root = data_root(config.data.root, read.layout)
-        model = create_model(**vars(config.model)).to(device)
         data = training_data(config, root)
         # Whatever it is trained with, a decoder is asked by the bare phrase when it is validated, as in the paper's tables, and
         # by its support alone where there is one.
@@ -125,10 +128,11 @@ def evaluations(config: TrainConfig) -> list[tuple[str, str, str]]:
     return by_text + visual
 
 
-def finished(config: TrainConfig, folder: Path, step: int) -> bool:
+def finished(config: TrainConfig, folder: Path, state: Mapping[str, Any]) -> bool:
     """Whether all that `config` asks for has been done, to the last file: what a sweep need not do again."""
+    steps = state["step"] if state.get("ended") else config.training.steps
     asked = [folder / "eval" / name / file for name, _, _ in evaluations(config) for file in ("metrics.json", "report.html")]
-    return min(step, recorded_steps(folder)) >= config.training.steps and all(path.is_file() for path in asked)
+    return min(state["step"], recorded_steps(folder)) >= steps and all(path.is_file() for path in asked)
 
 
 def report_sweep(jobs: Sequence[TrainConfig]) -> None:

@@ -128,6 +128,12 @@ def _is_read(override: str) -> bool:
     return True
 
 
+def given_keys() -> set[str]:
+    """Return the keys that the command line names; none where Hydra was not asked."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {override.lstrip("+~").partition("=")[0] for override in overrides}
+
+
 class _EndOfSweep(BaseException):
     """Passes by Hydra, which goes on to the next job after any `Exception`."""
 
@@ -144,7 +150,7 @@ def _of_a_sweep(settings: T) -> T:
     ours = OmegaConf.structured(settings)
     path = Path(ours.out) / "config.yaml"
     theirs = read_config(path) if path.is_file() else ours
-    for key in {override.lstrip("+~").partition("=")[0] for override in hydra_config.overrides.task} - FREE_KEYS:
+    for key in given_keys() - FREE_KEYS:
         found, asked = OmegaConf.select(theirs, key), OmegaConf.select(ours, key)
         if found != asked:
             raise ClipSegError(
@@ -248,7 +254,9 @@ def check_resumable(settings: Any, path: Path) -> None:
         return
     ours, theirs = OmegaConf.structured(settings), read_config(path)
     remedy = "resume with what it was trained with, or choose another out="
-    for key in sorted(_keys(ours) - RESUME_FREELY):
+    # The weights that a run begins with decide its model.
+    decided = {key for key in _keys(ours) if key.startswith("model.")} if OmegaConf.select(ours, "training.init") else set()
+    for key in sorted(_keys(ours) - RESUME_FREELY - decided):
         asked, found = (
             OmegaConf.to_container(part) if OmegaConf.is_config(part) else part
             for part in (OmegaConf.select(ours, key), OmegaConf.select(theirs, key, default=_ABSENT))

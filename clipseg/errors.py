@@ -15,7 +15,7 @@ class ClipSegError(Exception):
 
 def check_at_least(key: str, value: float, least: float) -> None:
     """Raise `ClipSegError` where the value of a key is below the least that can be."""
-    if value < least:
+    if not value >= least:  # nor is what is not a number
         raise ClipSegError(f"{key}={value} must be at least {least}")
 
 

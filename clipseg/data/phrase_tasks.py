@@ -6,7 +6,7 @@ resumed runs all see the same stream. A reader says what its tasks are and how a
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from clipseg.data.augmentation import Augmentation
 from clipseg.data.sample import Sample, Support, Task
 from clipseg.data.sampling import EpochPlan, PhraseIndex, group_by_image, random_square_crop, shuffled_by_image, split_index
 from clipseg.errors import ClipSegError, check_one_of
@@ -35,6 +36,8 @@ class ReaderOptions:
         singletons: how tasks are asked whose phrase occurs once, by "text" alone or by a "blank" prompt image; or "leave_out".
         self_support: a task may be its own support, as released.
         exclude: which phrases to leave out: phrases `[T]` -> bool `[T]`.
+        fraction: of the images, those kept are drawn from the seed; a smaller fraction is part of a larger one.
+        augmentation: how photos are changed in training.
 
     Raises:
         ClipSegError: a value that cannot be.
@@ -49,6 +52,8 @@ class ReaderOptions:
     singletons: str = "text"
     self_support: bool = True
     exclude: PhraseFilter | None = None
+    fraction: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if self.phrases_per_image < 1:
@@ -108,6 +113,8 @@ class PhraseTasks(Dataset[Sample], ABC):
     ) -> None:
         if options.exclude is not None:
             task_rows = task_rows[~options.exclude(phrases)[task_rows]]
+        if options.fraction < 1:
+            task_rows = _of_some_images(task_rows, images, options)
         self.options = options
         self.task_rows = task_rows if unasked is None else task_rows[~unasked[task_rows]]
         if not len(self.task_rows):
@@ -143,10 +150,6 @@ class PhraseTasks(Dataset[Sample], ABC):
         self._image_of_task = np.full(len(images), -1)
         self._image_of_task[rows] = np.argsort(order)[inverse]
 
-    @property
-    def _crops(self) -> bool:
-        return self.options.training and self.options.crop
-
     def __len__(self) -> int:
         """The number of items, the same in every epoch."""
         return self._n_items
@@ -178,8 +181,8 @@ class PhraseTasks(Dataset[Sample], ABC):
         image = self._read_image(number)
         height, width = image.shape[1:]
         masks = [self._read_mask(row, height, width) for row in rows]
-        if self._crops:
-            image, masks = _cropped(image, masks, rng)
+        if self.options.training:
+            image, masks = self._changed(image, masks, rng)
         tasks = [self._task(row, torch.from_numpy(mask), rng) for row, mask in zip(rows, masks, strict=True)]
         return Sample(image_key=str(self.image_ids[number]), image=image, tasks=tasks)
 
@@ -213,9 +216,20 @@ class PhraseTasks(Dataset[Sample], ABC):
         chosen = int(rng.choice(candidates))
         image = self._read_image(int(self._image_of_task[chosen]))
         mask = self._read_mask(chosen, image.shape[1], image.shape[2])
-        if self._crops:
-            image, (mask,) = _cropped(image, [mask], rng)
+        if self.options.training:
+            image, (mask,) = self._changed(image, [mask], rng)
         return Support(image=image, mask=torch.from_numpy(mask))
+
+    def _changed(
+        self, image: torch.Tensor, masks: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, list[NDArray[np.uint8]]]:
+        """The image and its masks as training sees them: the square that `random_square_crop` draws for the first mask."""
+        if self.options.crop:
+            top, left, side = random_square_crop(masks[0], rng)
+            rows, columns = slice(top, top + side), slice(left, left + side)
+            image, masks = image[:, rows, columns], [mask[rows, columns] for mask in masks]
+        image, masks = self.options.augmentation.changed(image, masks, rng)
+        return image.contiguous(), [np.ascontiguousarray(mask) for mask in masks]
 
     def _negative(self, row: int, rng: np.random.Generator) -> int:
         """The number of a phrase that is not the task's, each distinct phrase as often (docs/paper.md, Sec. 2)."""
@@ -234,10 +248,9 @@ class PhraseTasks(Dataset[Sample], ABC):
         """The mask of a task, uint8 `[height, width]` of 0 and 1; the size is the photo's."""
 
 
-def _cropped(
-    image: torch.Tensor, masks: Sequence[NDArray[np.uint8]], rng: np.random.Generator
-) -> tuple[torch.Tensor, list[NDArray[np.uint8]]]:
-    """The square that `random_square_crop` draws for the first mask, of the image and of all masks."""
-    top, left, side = random_square_crop(masks[0], rng)
-    rows, columns = slice(top, top + side), slice(left, left + side)
-    return image[:, rows, columns].contiguous(), [np.ascontiguousarray(mask[rows, columns]) for mask in masks]
+def _of_some_images(task_rows: NDArray[np.int64], images: NDArray[Any], options: ReaderOptions) -> NDArray[np.int64]:
+    """The tasks on a fraction of the images."""
+    ids = np.unique(images[task_rows])
+    order = np.random.default_rng((options.seed, 3)).permutation(len(ids))
+    kept = ids[order[: max(round(options.fraction * len(ids)), 1)]]
+    return task_rows[np.isin(images[task_rows], kept)]

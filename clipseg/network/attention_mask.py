@@ -3,21 +3,62 @@
 The class token's own column is always visible, so that no row is left with nothing to look at.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from clipseg.errors import ClipSegError, check_one_of
+from clipseg.network.backbone import CLIPBackbone, run_block
 
 LAYERS = ("last", "all")
 ROWS = ("cls", "all")
 HOW = ("mixed_up", "scores_times_mask", "minus_infinity")
 
 
-def check_masking(layers: str, rows: str, how: str) -> None:
-    """Raise `ClipSegError` unless each of the three choices of `CLIPBackbone.encode_masked_image` exists."""
+@torch.no_grad()
+def encode_masked_image(
+    backbone: CLIPBackbone,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    layers: str = "last",
+    rows: str = "cls",
+    how: str = "minus_infinity",
+) -> Tensor:
+    """As `CLIPBackbone.encode_image`, with the attention to patches outside an object's mask held back ("CLIP mask" of Tab. 2).
+
+    The mask comes to the token grid by nearest resampling; the class token is always seen.
+
+    Args:
+        backbone: a CLIP of open_clip's plain blocks.
+        images: float `[N, 3, H, W]`, normalised.
+        masks: `[N, H, W]`, bool or 0 and 1.
+        layers: "last" (layer 11 of ViT-B/16) or "all".
+        rows: whose attention is held back: "cls", the class token's alone, or "all" tokens'.
+        how: "mixed_up", as released, where images get one another's masks; "scores_times_mask", the same with their own; or
+            "minus_infinity", as described (`masked_attention`).
+
+    Returns:
+        float `[N, E]`, not normalised.
+    """
     for name, value, allowed in (("layers", layers, LAYERS), ("rows", rows, ROWS), ("how", how, HOW)):
         check_one_of(f"attention masking: {name}", value, allowed)
+    visual = backbone.clip.visual
+    blocks = visual.transformer.resblocks
+    if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
+        raise ClipSegError(
+            f"backbone {backbone.name!r} attends in a way of its own, which cannot be masked; choose another ViT"
+        )
+    tokens, _ = backbone.embed(images)
+    visible = visible_tokens(images, masks, visual.patch_size[0])
+    masked = functools.partial(masked_attention, visible=visible, rows=rows, how=how)
+    for index, block in enumerate(blocks):
+        is_masked = layers == "all" or index == len(blocks) - 1
+        tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
+    return backbone.embedding(tokens)
 
 
 def visible_tokens(images: Tensor, masks: Tensor, patch_size: int) -> Tensor:

@@ -18,7 +18,6 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTrans
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
-from clipseg.network.attention_mask import check_masking, masked_attention, visible_tokens
 from clipseg.network.cpu_kernels import frozen_linear, quick_gelu_
 from clipseg.ragged import send
 
@@ -91,49 +90,19 @@ class CLIPBackbone(nn.Module):
             images: float `[B, 3, H, W]`, normalised; P divides H and W.
             layers: ascending block indices; the paper's are 3, 7, 9.
         """
-        tokens, grid = self._embed(images)
+        tokens, grid = self.embed(images)
         found = read_out(self.clip.visual.transformer.resblocks, tokens, layers, run=self.run_block)
         return Activations(found, grid, (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """CLIP's image embedding, by the whole tower: normalised float `[N, 3, H, W]` -> `[N, E]`, not normalised."""
-        tokens, _ = self._embed(images)
+        tokens, _ = self.embed(images)
         for block in self.clip.visual.transformer.resblocks:
             tokens = run_block(block, tokens)
-        return self._embedding(tokens)
+        return self.embedding(tokens)
 
-    @torch.no_grad()
-    def encode_masked_image(
-        self, images: Tensor, masks: Tensor, *, layers: str = "last", rows: str = "cls", how: str = "minus_infinity"
-    ) -> Tensor:
-        """As `encode_image`, with the attention to patches outside an object's mask held back ("CLIP mask" of Tab. 2).
-
-        The mask comes to the token grid by nearest resampling; the class token is always seen.
-
-        Args:
-            images: float `[N, 3, H, W]`, normalised.
-            masks: `[N, H, W]`, bool or 0 and 1.
-            layers: "last" (layer 11 of ViT-B/16) or "all".
-            rows: whose attention is held back: "cls", the class token's alone, or "all" tokens'.
-            how: "mixed_up", as released, where images get one another's masks; "scores_times_mask", the same with their own; or
-                "minus_infinity", as described (`attention_mask.masked_attention`).
-        """
-        check_masking(layers, rows, how)
-        blocks = self.clip.visual.transformer.resblocks
-        if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
-            raise ClipSegError(
-                f"backbone {self.name!r} attends in a way of its own, which cannot be masked; choose another ViT"
-            )
-        tokens, _ = self._embed(images)
-        visible = visible_tokens(images, masks, self.clip.visual.patch_size[0])
-        masked = functools.partial(masked_attention, visible=visible, rows=rows, how=how)
-        for index, block in enumerate(blocks):
-            is_masked = layers == "all" or index == len(blocks) - 1
-            tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
-        return self._embedding(tokens)
-
-    def _embedding(self, tokens: Tensor) -> Tensor:
+    def embedding(self, tokens: Tensor) -> Tensor:
         """The last block's tokens -> `[N, E]`. The norm works token by token, so that of the class token is all it takes."""
         return self.clip.visual.ln_post(tokens[:, 0]) @ self.clip.visual.proj
 
@@ -188,7 +157,7 @@ class CLIPBackbone(nn.Module):
         """SHA-256 over all weights in float32: which CLIP a decoder was trained on."""
         return weights_checksum(self.clip)
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
         visual = self.clip.visual
         check_images(images, visual.patch_size[0], visual.conv1.weight.dtype)

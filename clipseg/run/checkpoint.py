@@ -128,6 +128,8 @@ class TrainState:
     Attributes:
         done: steps.
         best: the highest score of a validation so far.
+        best_step: the step it was reached at.
+        ended: nothing is left to train, whatever the number of steps: `training.patience` is spent.
     """
 
     def __init__(self, model: CLIPSeg, settings: TrainingSettings) -> None:
@@ -143,7 +145,7 @@ class TrainState:
         )
         self.amp_dtype = choose_amp(settings.amp, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
-        self.done, self.best = 0, -math.inf
+        self.done, self.best, self.best_step, self.ended = 0, -math.inf, 0, False
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass, in the precision of `training.amp`."""
@@ -159,6 +161,8 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "step": self.done,
             "best": self.best,
+            "best_step": self.best_step,
+            "ended": self.ended,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +176,7 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.done, self.best = state["step"], state["best"]
+        self.best_step, self.ended = state.get("best_step", 0), state.get("ended", False)
 
 
 def choose_amp(name: str, device: torch.device) -> torch.dtype | None:

@@ -123,4 +123,6 @@ def embed_prompt_images(
     if masking is None:
         return encoder.encode_image(shown)
     assert isinstance(encoder, CLIPBackbone)
-    return encoder.encode_masked_image(shown, masks, layers=masking.layers, rows=masking.rows, how=masking.how)
+    from clipseg.network.attention_mask import encode_masked_image  # by those who mask
+
+    return encode_masked_image(encoder, shown, masks, layers=masking.layers, rows=masking.rows, how=masking.how)

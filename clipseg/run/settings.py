@@ -9,9 +9,11 @@ import os
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
+from clipseg.data.augmentation import Augmentation
 from clipseg.data.classes import FOLDS
 from clipseg.data.phrasecut import Leniency
 from clipseg.errors import ClipSegError, check_at_least, check_one_of, check_probability
+from clipseg.network.losses import LossSettings
 from clipseg.network.model import ModelConfig
 from clipseg.run.benchmarks import BENCHMARKS, FORMATS, PROTOCOLS, key_classes
 
@@ -37,7 +39,7 @@ class LoaderSettings:
 
 
 @dataclass
-class DataSettings(LoaderSettings, Leniency):
+class DataSettings(LoaderSettings, Leniency, Augmentation):
     """What is trained on (`run/training_data.py`)."""
 
     workers: int = 4
@@ -47,14 +49,15 @@ class DataSettings(LoaderSettings, Leniency):
     val_split: str = "auto"
     exclude: str | None = None  # a rule of data/class_words.py: phrases that name held-out classes are left out of training
     crop: bool = True  # train on random square crops, as the paper; without, on whole squashed images
-    negatives: float = (
-        0.0  # how often a phrase is replaced and has nothing to find; PhraseCut+ 0.2; on COCO-20i see docs/paper.md
-    )
+    negatives: float = 0.0  # how often a phrase is replaced by one with nothing to find; PhraseCut+ 0.2 (docs/paper.md)
+    fraction: float = 1.0  # of the training images, the same for a seed: for curves over the size of the data
     visual_support: bool = False  # draw a visual prompt where the phrase occurs more than once, as PhraseCut+ does
     singletons: str = "text"  # with visual_support, phrases that occur once: asked by text, by a blank image, or leave_out
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LoaderSettings.__post_init__(self)
+        Augmentation.__post_init__(self)
+        check_probability("data.fraction", self.fraction)
         check_one_of("data.format", self.format, tuple(FORMATS))
         check_probability("data.negatives", self.negatives)
         if self.exclude is not None and self.format == "coco20i":
@@ -79,17 +82,20 @@ class PromptSettings:
 class TrainingSettings:
     """The optimisation (paper Sec. 4; docs/paper.md, Sec. 2)."""
 
+    init: str | None = None  # weights that `clipseg.load` takes, from which the decoder starts; they decide all of `model`
     steps: int = 20000
     batch_size: int = 64  # phrases a step, over all processes
     phrases_per_image: int = 1
     lr: float = 1e-3
     final_lr: float = 1e-4
     weight_decay: float = 0.01
+    loss: LossSettings = field(default_factory=LossSettings)
     compile: bool = False  # torch.compile of the backbone's blocks and the decoder: a minute at the start
     amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16, fp16
     log_every: int = 10
     validate_every: int = 1000
     validation_images: int | None = None  # the first n images of the split; null: all
+    patience: int | None = None  # stop after so many validations without a better one, and keep the weights of the best
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
@@ -99,8 +105,9 @@ class TrainingSettings:
             raise ClipSegError(
                 f"training.batch_size={self.batch_size} is no multiple of training.phrases_per_image={self.phrases_per_image}"
             )
-        if self.validation_images is not None:
-            check_at_least("training.validation_images", self.validation_images, 1)
+        for key in ("validation_images", "patience"):
+            if getattr(self, key) is not None:
+                check_at_least(f"training.{key}", getattr(self, key), 1)
         if not 0 <= self.final_lr <= self.lr < math.inf:
             raise ClipSegError(f"training.final_lr={self.final_lr} must lie between 0 and training.lr={self.lr}")
         if not 0 <= self.weight_decay < math.inf:

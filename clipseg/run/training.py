@@ -6,26 +6,26 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
-from clipseg.network.model import CLIPSeg
+from clipseg.network.model import CLIPSeg, ModelConfig, create_model
 from clipseg.network.preprocess import prepare_images, resize_masks
-from clipseg.run.checkpoint import TrainState, save_checkpoint
+from clipseg.network.weights import load
+from clipseg.run.checkpoint import TrainState, read_checkpoint, save_checkpoint
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes, averaging_gradients
 from clipseg.run.interruption import Interruption
 from clipseg.run.loading import training_batches
 from clipseg.run.log import RunLog
-from clipseg.run.settings import LoaderSettings, TrainingSettings
+from clipseg.run.settings import LoaderSettings, TrainConfig, TrainingSettings
 from clipseg.run.workers import naming_worker_failures
 
 
@@ -89,8 +89,10 @@ def train_decoder(
             with interruption.at_once():
                 score = validate(done)
             if score > train_state.best:
-                train_state.best = score
+                train_state.best, train_state.best_step = score, done
                 save("best.pt")
+            elif settings.patience and done - train_state.best_step >= settings.patience * settings.validate_every:
+                train_state.ended = True
         log.end_step(done)
 
     batches = training_batches(
@@ -102,16 +104,12 @@ def train_decoder(
         left_out=log.left_out,
         device=device,
     )
-    steps = range(train_state.done, settings.steps)
-    counted: Iterable[int] = steps
-    if debug == "profile":
-        from clipseg.run.profile import profiled
-
-        counted = profiled(steps, folder / "profile" if processes.is_main else None)
     with interruption.deferred(), contextlib.closing(batches):
         # A step's checkpoint is written before its validation: a run that goes on begins with what may have been missed.
-        finish(train_state.done)
-        for step in counted:
+        if not train_state.ended:
+            finish(train_state.done)
+        steps = range(train_state.done, train_state.done if train_state.ended else settings.steps)
+        for step in _profiled(steps, folder, processes) if debug == "profile" else steps:
             waiting = time.perf_counter()
             # Until the first one is there, workers start and nothing is lost.
             with interruption.at_once() if step == steps.start else contextlib.nullcontext():
@@ -125,7 +123,7 @@ def train_decoder(
                 group["lr"] = lr
             with train_state.autocast():
                 logits, masks = forward(model, batch, condition)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), masks.float())
+            loss = settings.loss(logits, masks)
 
             optimizer.zero_grad(set_to_none=True)
             share = processes.batch_weight(len(batch), device)
@@ -157,7 +155,48 @@ def train_decoder(
                 processes.gather(None)  # a process that leaves makes the others end: first the main one saves
                 raise interruption.stopped(f" after step {done} of {settings.steps}")
             finish(done)
+            if train_state.ended:
+                break
     model.decoder = decoder
+    if settings.patience and not debug:
+        best = read_checkpoint(folder / "checkpoints" / "best.pt")["model"] if processes.is_main else None
+        decoder.load_state_dict(processes.broadcast(best))
+        train_state.ended = True
+        save("last.pt")
+
+
+def _profiled(steps: range, folder: Path, processes: Processes) -> Iterator[int]:
+    from clipseg.run.profile import profiled
+
+    return profiled(steps, folder / "profile" if processes.is_main else None)
+
+
+def initial_model(config: TrainConfig, device: torch.device, *, given: Collection[str]) -> CLIPSeg:
+    """Build the model that a training starts from: `config.model` with a fresh decoder, or `training.init`.
+
+    Args:
+        config: its `model` becomes that of the weights where there are some.
+        device: where the model goes.
+        given: keys that were named on the command line.
+
+    Raises:
+        ClipSegError: weights that cannot be had, or a key that contradicts them.
+    """
+    init, asked, default = config.training.init, config.model, ModelConfig()
+    if init is None:
+        return create_model(**vars(asked)).to(device)
+    named = {key for key in vars(default) if f"model.{key}" in given or getattr(asked, key) != getattr(default, key)}
+    named |= {"backbone"} & set(given)
+    places = {"pretrained", "image_tower_pretrained"}  # where CLIP's weights lie may be said; what they are may not change
+    model = load(init, device=device, **{key: getattr(asked, key) for key in places if f"model.{key}" in given})
+    if "image_size" in named:
+        model = model.at_size(asked.image_size)
+    for key in sorted(named - places - {"seed"}):
+        wanted, found = getattr(asked, key), getattr(model.config, key)
+        if wanted != found:
+            raise ClipSegError(f"model.{key}={wanted} contradicts training.init={init}, which has {found}; leave it out")
+    config.model = model.config
+    return model
 
 
 def is_due(done: int, every: int, steps: int) -> bool:

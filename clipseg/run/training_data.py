@@ -29,6 +29,8 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
         visual_support=data.visual_support,
         singletons=data.singletons,
         exclude=_excluded(data),
+        fraction=data.fraction,
+        augmentation=data,
     )
     if data.format == "coco20i":
         assert config.fold is not None  # the settings have checked this

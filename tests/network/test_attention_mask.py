@@ -9,7 +9,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
 
 from clipseg.errors import ClipSegError
-from clipseg.network.attention_mask import HOW, LAYERS, ROWS, masked_attention, visible_tokens
+from clipseg.network.attention_mask import HOW, LAYERS, ROWS, encode_masked_image, masked_attention, visible_tokens
 from clipseg.network.backbone import CLIPBackbone
 
 CHOICES = [{"layers": layers, "rows": rows, "how": how} for layers, rows, how in itertools.product(LAYERS, ROWS, HOW)]
@@ -41,7 +41,7 @@ def scene(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 def literal_embedding(number, images, masks, *, layers, rows, how):
     """One image's embedding, score by score: block, head, row and column in turn."""
     visual = BACKBONE.clip.visual
-    tokens, _ = BACKBONE._embed(images[number, None])
+    tokens, _ = BACKBONE.embed(images[number, None])
     x = tokens[0]
     for index, block in enumerate(visual.transformer.resblocks):
         is_masked = layers == "all" or index == len(visual.transformer.resblocks) - 1
@@ -79,7 +79,7 @@ def test_it_is_what_a_literal_loop_computes(choice):
     images, masks = scene()
     with torch.no_grad():
         expected = torch.stack([literal_embedding(number, images, masks, **choice) for number in range(len(images))])
-    found = BACKBONE.encode_masked_image(images, masks, **choice)
+    found = encode_masked_image(BACKBONE, images, masks, **choice)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     if has_effect(choice):
         assert (found - BACKBONE.encode_image(images)).abs().max() > 1e-3, "the mask has no effect"
@@ -88,23 +88,23 @@ def test_it_is_what_a_literal_loop_computes(choice):
 @pytest.mark.parametrize("choice", OWN_MASKS)
 def test_a_batch_equals_its_images_one_by_one(choice):
     images, masks = scene(5)
-    together = BACKBONE.encode_masked_image(images, masks, **choice)
+    together = encode_masked_image(BACKBONE, images, masks, **choice)
     for index in range(5):
-        alone = BACKBONE.encode_masked_image(images[index, None], masks[index, None], **choice)
+        alone = encode_masked_image(BACKBONE, images[index, None], masks[index, None], **choice)
         torch.testing.assert_close(together[index, None], alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_mask_of_ones_changes_nothing(choice):
     images, masks = scene()
-    found = BACKBONE.encode_masked_image(images, torch.ones_like(masks), **choice)
+    found = encode_masked_image(BACKBONE, images, torch.ones_like(masks), **choice)
     torch.testing.assert_close(found, BACKBONE.encode_image(images), rtol=1e-5, atol=1e-5)
 
 
 def test_the_choices_differ():
     images, masks = scene()
     plain = BACKBONE.encode_image(images)
-    found = [BACKBONE.encode_masked_image(images, masks, **choice) for choice in CHOICES]
+    found = [encode_masked_image(BACKBONE, images, masks, **choice) for choice in CHOICES]
     for a, b in itertools.combinations(range(len(CHOICES)), 2):
         both_last = CHOICES[a]["layers"] == CHOICES[b]["layers"] == "last"
         both_hide = CHOICES[a]["how"] == CHOICES[b]["how"] == "minus_infinity"  # from the class token's row, whatever the rows
@@ -120,9 +120,9 @@ def test_what_is_hidden_from_all_rows_has_no_influence_at_minus_infinity():
     hidden = hidden.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
     other = torch.where(hidden[:, None], torch.rand_like(images), images)
     choice = {"layers": "all", "rows": "all"}
-    one, two = (BACKBONE.encode_masked_image(pixels, masks, **choice, how="minus_infinity") for pixels in (images, other))
+    one, two = (encode_masked_image(BACKBONE, pixels, masks, **choice, how="minus_infinity") for pixels in (images, other))
     torch.testing.assert_close(one, two)
-    one, two = (BACKBONE.encode_masked_image(pixels, masks, **choice, how="scores_times_mask") for pixels in (images, other))
+    one, two = (encode_masked_image(BACKBONE, pixels, masks, **choice, how="scores_times_mask") for pixels in (images, other))
     assert not torch.allclose(one, two, atol=1e-3), "a score of 0 hides nothing"
 
 
@@ -136,7 +136,7 @@ def test_a_patch_is_visible_where_its_first_pixel_is_and_the_class_token_always(
 def test_an_empty_mask_leaves_numbers():
     images, masks = scene()
     for choice in CHOICES:
-        assert BACKBONE.encode_masked_image(images, masks & False, **choice).isfinite().all()
+        assert encode_masked_image(BACKBONE, images, masks & False, **choice).isfinite().all()
 
 
 def test_scores_are_masked_for_all_heads_of_an_image():
@@ -160,4 +160,4 @@ def test_scores_are_masked_for_all_heads_of_an_image():
 def test_what_it_cannot_do_is_one_line(change, message):
     images, masks = scene()
     with pytest.raises(ClipSegError, match=message):
-        BACKBONE.encode_masked_image(images, **({"masks": masks} | change))
+        encode_masked_image(BACKBONE, images, **({"masks": masks} | change))

@@ -77,7 +77,7 @@ RECIPES = {
     "generalized_deconv": WORDS | DECONV,
     "generalized_vitseg": WORDS | VITSEG,
 }
-OF_OUR_OWN = {"mini", "mini_random", "folder"}
+OF_OUR_OWN = {"mini", "mini_random", "folder", "finetune"}
 
 
 def test_every_experiment_has_its_recipe():

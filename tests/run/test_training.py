@@ -14,6 +14,7 @@ from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import collate
 from clipseg.errors import ClipSegError
+from clipseg.network import model as network_model
 from clipseg.network.model import create_model
 from clipseg.run.checkpoint import newest_whole
 from clipseg.run.conditioning import Conditioner
@@ -31,7 +32,18 @@ def small_model(**options):
 
 
 def run(
-    root, folder: Path, *, steps=4, stop_at=None, workers=0, model=None, state=None, interruption=None, reader=None, **settings
+    root,
+    folder: Path,
+    *,
+    steps=4,
+    stop_at=None,
+    workers=0,
+    model=None,
+    state=None,
+    interruption=None,
+    reader=None,
+    score=float,
+    **settings,
 ):
     """Train `steps` steps; `stop_at` stands for a run that was ended early: the schedule is that of `steps`."""
     model = model or small_model()
@@ -44,7 +56,7 @@ def run(
         scores.append(step)
         if stop_at is not None and step >= stop_at:
             raise KeyboardInterrupt
-        return float(step)
+        return score(step)
 
     if stop_at is not None:
         training.validate_every = stop_at
@@ -159,8 +171,10 @@ def test_a_loss_that_breaks_between_two_records_is_named_and_never_saved(phrasec
 
 
 @pytest.mark.parametrize("size", [(40, 50), (90, 120)])
-def test_a_step_asks_a_fixed_number_of_operations_and_reads_no_value(phrasecut_root, tmp_path, size):
+def test_a_step_asks_a_fixed_number_of_operations_and_reads_no_value(phrasecut_root, tmp_path, monkeypatch, size):
     """Between two records, where a GPU would have to wait for each value; of PhraseCut+, with its prompt images."""
+    # Whether indices are of images that are there is looked at on a CPU only.
+    monkeypatch.setattr(network_model, "_checked_index", lambda image_index, cond, *, images: image_index)
     root = phrasecut_root(n=6, splits=("train",), size=size)
     counted = []
     for steps in (2, 5):
@@ -238,3 +252,22 @@ def test_nothing_to_compile_with_is_one_line(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ClipSegError, match=r"needs a C\+\+ compiler on the CPU; install g\+\+"):
         check_compiler(torch.device("cpu"))
+
+
+def test_patience_ends_a_run_with_the_weights_of_its_best_validation(phrasecut_root, tmp_path):
+    root = phrasecut_root(n=3, splits=("train",))
+    asked = {"steps": 12, "validate_every": 1, "patience": 3, "score": {1: 0.1, 2: 0.5, 3: 0.2, 4: 0.4, 5: 0.3}.__getitem__}
+    model = run(root, tmp_path, **asked)
+    last, best = (torch.load(tmp_path / "checkpoints" / name) for name in ("last.pt", "best.pt"))
+    assert (last["step"], last["best_step"], last["ended"], best["step"]) == (5, 2, True, 2)
+    assert_same_weights(weights(model), best["model"])
+    assert_same_weights(last["model"], best["model"])
+    again = run(root, tmp_path, state=newest_whole(tmp_path), **asked)  # ended: nothing is trained, nothing validated
+    assert_same_weights(weights(again), best["model"])
+
+
+def test_a_run_without_patience_keeps_its_last_weights(phrasecut_root, tmp_path):
+    model = run(phrasecut_root(n=3, splits=("train",)), tmp_path, validate_every=1, score=lambda step: -float(step))
+    last, best = (torch.load(tmp_path / "checkpoints" / name) for name in ("last.pt", "best.pt"))
+    assert (last["step"], best["step"]) == (4, 1)
+    assert_same_weights(weights(model), last["model"])

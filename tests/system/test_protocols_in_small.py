@@ -118,7 +118,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_in_small(name, embedded, seen, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    config = train_settings(f"experiment={name}", *SMALL)
+    own = ["training.init=mini"] if name == "finetune" else []
+    config = train_settings(f"experiment={name}", *SMALL, *own)
     train.train(config)
     check_training(config, seen)
     model = clipseg.load("run", device="cpu")

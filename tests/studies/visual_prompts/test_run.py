@@ -19,6 +19,7 @@ from clipseg.data.mini import phrasecut as mini
 from clipseg.entry import launch
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import PROMPT_DELTAS
+from clipseg.network.attention_mask import encode_masked_image
 from clipseg.network.preprocess import normalise, resize_images, resize_objects
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, choose_variants
@@ -62,8 +63,8 @@ def test_probabilities_are_those_of_a_slow_loop(seeing_model, root):
         shown = {
             "original": seeing_model.encode_image(smaller),
             "crop": seeing_model.encode_image(engineer(image, mask, VARIANTS["crop"], normalise=normalise, size=native)[0]),
-            "clip_mask_cls_all_scores_times_mask": seeing_model.backbone.encode_masked_image(
-                normalise(image), mask, layers="all", rows="cls", how="scores_times_mask"
+            "clip_mask_cls_all_scores_times_mask": encode_masked_image(
+                seeing_model.backbone, normalise(image), mask, layers="all", rows="cls", how="scores_times_mask"
             ),
         }
         probability = {}
