@@ -44,7 +44,7 @@ COMMANDS = {
 }
 
 
-_loudness = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+_loudness = argparse.ArgumentParser(prog="clipseg", add_help=False, allow_abbrev=False)
 _loudness.add_argument("-q", "--quiet", action="store_true", help="print results, and the error that ends it, and no more")
 _loudness.add_argument("-v", "--verbose", action="store_true", help="before the line of an error tell where it arose")
 

@@ -106,18 +106,27 @@ def launch(
 
 def _refused(error: Exception, schema: type) -> ClipSegError:
     """Return the one line that says which argument Hydra refuses, and what to write instead."""
-    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
-        return ClipSegError(f"{unknown[1]}: no such key; {_nearest(unknown[1], _keys(OmegaConf.structured(schema)))}")
+    known = _keys(OmegaConf.structured(schema))
     for argument in sys.argv[1:]:
         key, sign, value = argument.partition("=")
-        if sign and not argument.startswith("-") and not _is_read(argument):
+        if argument.startswith("~"):
+            return ClipSegError(f"{argument}: no setting can be taken out; give it another value")
+        if argument.startswith("-") or not sign:
+            continue
+        if not key or not value:
+            return ClipSegError(f"{argument} is empty; expected KEY=VALUE")
+        if key[0] == "+" and key[1:] in known:
+            return ClipSegError(f"{argument}: the key is there already; write {argument[1:]}")
+        if not _is_read(argument):
             text = os.path.expanduser(value).replace('"', r"\"")
             return ClipSegError(f"{argument}: cannot be read as it is; quote it: " + shlex.quote(f'{key}="{text}"'))
+    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
+        return ClipSegError(f"{unknown[1]}: no such key; {_nearest(unknown[1], known)}")
     if bare := re.match(r"Error parsing override '(.*)'\s*missing EQUAL", str(error)):
         return ClipSegError(f"{bare[1]}: no setting; expected KEY=VALUE")
     if merging := re.match(r"Error merging override (.*)", str(error)):
         return ClipSegError(f"{merging[1]}: {str(error.__cause__).splitlines()[0]}")
-    return ClipSegError(f"config: {one_line(error)}")
+    return ClipSegError(f"config: {one_line(error).partition(' Config search path')[0]}")
 
 
 def _is_read(override: str) -> bool:
@@ -174,17 +183,19 @@ def read_settings(config: DictConfig, schema: type[T]) -> T:
     Raises:
         ClipSegError: a required key has no value, or the values do not go together.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")
-    known = _keys(OmegaConf.structured(schema))
-    for key in sorted(_keys(config) - known):
-        raise ClipSegError(f"{key}: no such key; {_nearest(key, known)}")
     try:
-        for key in known:
-            value = OmegaConf.select(config, key)
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ClipSegError(f"required, and not given: {', '.join(missing)}; add {missing[0]}=VALUE to the command")
+        known = _keys(OmegaConf.structured(schema))
+        for key in sorted(_keys(config) - known):
+            raise ClipSegError(f"{key}: no such key; {_nearest(key, known)}")
+        for key in sorted(known):
+            value = OmegaConf.select(config, key, default=_ABSENT)
+            if value is _ABSENT:
+                raise ClipSegError(f"~{key}: no setting can be taken out; give it another value")
             if value == "":
-                raise ClipSegError(f"{key}= is empty; give it a value, or leave it out")
+                raise ClipSegError(f"{key}= is empty; expected KEY=VALUE")
             if isinstance(value, str) and value.startswith("~/"):
                 OmegaConf.update(config, key, os.path.expanduser(value))
         settings = OmegaConf.to_object(config)
