@@ -176,6 +176,8 @@ def _from_pil(image: Image.Image, name: str, exif: bool) -> tuple[Tensor, int]:
     try:
         # A photo with a preview or a depth map in it (MPO) has several pictures too, but one that is meant.
         is_animated = getattr(image, "is_animated", False) and image.format != "MPO"
+        # Of 16-bit colours Pillow reads the upper half alone.
+        is_halved = image.mode[0] != "I" and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         if exif:
             image = ImageOps.exif_transpose(image)
         # Pillow clips 16-bit gray to 255 when it converts to RGB; it is scaled below instead.
@@ -184,6 +186,11 @@ def _from_pil(image: Image.Image, name: str, exif: bool) -> tuple[Tensor, int]:
     # Decoders raise whatever they meet in damaged bytes; all of it means the same to a caller.
     except Exception as error:
         raise ClipSegError(f"{name}: truncated or damaged ({one_line(error)}); fetch or write the file again") from error
+    if is_halved and pixels.max() < 1 << 6:
+        raise ClipSegError(
+            f"{name}: 16-bit colours that use {8 + int(pixels.max()).bit_length()} bits, of which only the upper 8 are read; "
+            "save it with 8 bits a channel"
+        )
     if is_animated:
         warnings.warn(f"{name}: animated; only its first frame is used", stacklevel=3)
     if is_wide:

@@ -69,6 +69,24 @@ def test_fewer_bits_in_wide_values_are_scaled_as_such_with_a_warning(bits: int, 
     assert len(caught) == 1
 
 
+def colours_in_16_bits(most: int) -> bytes:
+    """A PNG of 2 x 1 pixels with 16 bits a channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
+    pixels = zlib.compress(bytes(7) + most.to_bytes(2, "big") * 3)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_colours_in_16_bits_are_read_or_refused() -> None:
+    assert read_image(colours_in_16_bits(65535)).unique().tolist() == [0, 255]
+    for bits in (8, 10, 12, 14):
+        with pytest.raises(ClipSegError, match=f"16-bit colours that use {bits} bits"):
+            read_image(colours_in_16_bits((1 << bits) - 1))
+
+
 def test_wide_masks_of_zeros_and_ones_need_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
