@@ -6,8 +6,8 @@ Source: the paper's Tab. 2 to 9.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -130,20 +130,28 @@ ROWS: tuple[PaperRow, ...] = (
 )
 
 
-def paper_values(experiment: str, benchmark: str) -> dict[str, float] | None:
+def rows_beside(protocol: str) -> Sequence[PaperRow]:
+    """The rows, named as the figures they stand beside: Tab. 4's columns as scored, or ("paper") as they are called."""
+    if protocol != "paper":
+        return ROWS
+    return [replace(row, values={name.removesuffix("_as_scored"): value for name, value in row.values.items()}) for row in ROWS]
+
+
+def paper_values(experiment: str, benchmark: str, protocol: str = "released") -> dict[str, float] | None:
     """What the paper prints for an experiment on a benchmark.
 
     Args:
         experiment: its name; a fold (`pascal5i_fold2_pc_plus`) is compared with the paper's mean over the folds.
         benchmark: `phrasecut`, `phrasecut_visual`, `pascal_zeroshot`, `pascal5i_one_shot`, `pascal5i_text`,
             `coco20i_one_shot`, `lvis_affordances`, `lvis_attributes` or `lvis_meronymy`.
+        protocol: of the figures that they stand beside.
 
     Returns:
         Names of `metrics.json` -> percent, of all tables that hold such a row, and `threshold` where the paper fixes it;
         None where the paper has no such row.
     """
     name = re.sub(r"_fold\d+", "", experiment)
-    rows = [row for row in ROWS if row.experiment == name and row.benchmark == benchmark]
+    rows = [row for row in rows_beside(protocol) if row.experiment == name and row.benchmark == benchmark]
     if not rows:
         return None
     values: dict[str, float] = {}
@@ -165,4 +173,4 @@ def paper_beside(provenance: Mapping[str, Any]) -> dict[str, float] | None:
     """`paper_values` for the experiment and benchmark of a result; None also where its data are drawn."""
     if is_synthetic(provenance):
         return None
-    return paper_values(str(provenance.get("experiment")), str(provenance.get("benchmark")))
+    return paper_values(*(str(provenance.get(name)) for name in ("experiment", "benchmark", "protocol")))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clipseg.errors import ClipSegError
 from clipseg.measure.alignment import check_same_samples
 from clipseg.measure.average_precision import Definition
-from clipseg.measure.paper import PROMPT_DELTAS, ROWS, PaperRow, is_synthetic
+from clipseg.measure.paper import PROMPT_DELTAS, ROWS, PaperRow, is_synthetic, rows_beside
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, cluster_bootstrap, mean_interval
 from clipseg.paper.resampling import percentiles, redrawn
@@ -29,6 +29,8 @@ _TITLES = {
     "iou_fg_best": "IoU_FG, best t",
     "iou_bin": "IoU_BIN",
     "ap": "AP",
+    "miou_seen": "mIoU seen",
+    "miou_unseen": "mIoU unseen",
     "miou_seen_as_scored": "mIoU seen, as scored",
     "miou_unseen_as_scored": "mIoU unseen, as scored",
 }
@@ -145,7 +147,7 @@ def paper_tables(
             of_seed[fold] = (name, result)
     tables: dict[str, list[Line]] = defaultdict(list)
     tables["Tab. 2"] = _study_lines(studies)
-    for row in ROWS:
+    for row in rows_beside(protocol):
         tables[row.table] += _lines(row, runs.get((row.experiment or "", row.benchmark), {}), definition)
     return PaperTables(dict(sorted(tables.items())), sorted(set(notes)), definition, protocol)
 

@@ -39,8 +39,20 @@ ATTENTION_VARIANTS: Mapping[str, AttentionMasking] = {
     for name, choice in _ROWS_OF_TABLE.items()
 }
 
+# What rows of Tab. 2 are computed as, where that is not what they are called: as released one is not cropped, and the masks of
+# a batch are mixed up; by protocol "paper" each image has its own mask.
+_COMPUTED_AS = {
+    "released": {"crop_intensity10": "blur_intensity10"},
+    "paper": {name: f"{name}_scores_times_mask" for name in _ROWS_OF_TABLE},
+}
+
 ORIGINAL = "original"  # the image as it is, to which all others are compared
 ALL_VARIANTS: tuple[str, ...] = (*VARIANTS, *ATTENTION_VARIANTS)
+
+
+def computed_as(row: str, protocol: str) -> str:
+    """The variant that a row of Tab. 2 shows CLIP by a protocol."""
+    return _COMPUTED_AS[protocol].get(row, row)
 
 
 def choose_variants(choice: str) -> tuple[str, ...]:

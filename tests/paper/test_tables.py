@@ -149,6 +149,13 @@ def test_classes_of_pixels_stand_in_tab_4(tmp_path: Path) -> None:
     assert line(tables_of(zero_shot()), "Tab. 4", "CLIPSeg (PC+), unseen-4", "mIoU seen, as scored").interval is None
     with pytest.raises(ClipSegError, match="run 0 and run 1: other classes, or other images"):
         tables_of(zero_shot(), zero_shot(1, matrix=np.eye(21, dtype=np.int64)))
+    paper = replace(zero_shot(), provenance=zero_shot().provenance | {"protocol": "paper"})
+    beside = paper_tables({"run": paper}, protocol="paper")
+    found = [line(beside, "Tab. 4", "CLIPSeg (PC+), unseen-4", f"mIoU {kind}").values for kind in ("seen", "unseen")]
+    assert found == [(pytest.approx(100 * paper.metrics()[f"miou_{kind}"]),) for kind in ("seen", "unseen")]
+    assert not any("as_scored" in name for name in paper.metrics())
+    assert [row[2] for row in paper.rows()[:2]] == ["20.8", "47.3"]
+    assert paper.notes() == []
     zero_shot().save(tmp_path)
     assert MulticlassResults.load(tmp_path).metrics() == zero_shot().metrics()
     path = tmp_path / "confusion.json"

@@ -21,7 +21,7 @@ from clipseg.data.phrasecut import PhraseCut
 from clipseg.network.attention_mask import visible_tokens
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import MEAN, STD, normalise, resize_images, resize_objects
-from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL, choose_variants
+from clipseg.prompts.attention import ATTENTION_VARIANTS, ORIGINAL, choose_variants, computed_as
 from clipseg.prompts.text import fill
 from clipseg.prompts.visual import VARIANTS, darken_background, engineer
 from clipseg.run.conditioning import embed_prompt_images
@@ -57,14 +57,24 @@ class PromptStudy:
         variants: of `prompts.attention.ALL_VARIANTS`.
         image_size: side of what CLIP sees, in pixels. None, as released: its native size, 224 for the paper's, but `SIDE` for
             attention masks.
+        protocol: whether Tab. 2's rows are computed as they were, or as they are called.
 
     Objects are engineered at `SIDE`, or the nearest side that the patch size divides, then resampled.
     """
 
-    def __init__(self, backbone: CLIPBackbone, source: ObjectSource, *, variants: Sequence[str], image_size: int | None = None):
+    def __init__(
+        self,
+        backbone: CLIPBackbone,
+        source: ObjectSource,
+        *,
+        variants: Sequence[str],
+        image_size: int | None = None,
+        protocol: str = "released",
+    ):
         self.backbone = backbone
         self.source = source
         self.variants = tuple(variants)
+        self._rows = [(name, computed_as(name, protocol)) for name in (ORIGINAL, *variants)]
         self.patch_size: int = backbone.clip.visual.patch_size[0]  # not that of an image tower beside it
         self.side = self.patch_size * round(SIDE / self.patch_size)
         self.size: int = backbone.clip.visual.image_size[0] if image_size is None else image_size
@@ -117,7 +127,7 @@ class PromptStudy:
             embed_prompt_images(
                 self.backbone, images, masks, name, size=self.masked_size if name in ATTENTION_VARIANTS else self.size
             )
-            for name in (ORIGINAL, *self.variants)
+            for _, name in self._rows
         ]
         embedded = F.normalize(torch.stack(embeddings, dim=1).float(), dim=-1)
         scale = self.backbone.clip.logit_scale.float().exp()
@@ -155,10 +165,10 @@ class PromptStudy:
     def _pictures(self, thing: NamedObject) -> list[Picture]:
         """What each variant shows CLIP; what attention masks hide is darkened."""
         images, masks = self._prepare([thing])
-        pixels = [name for name in (ORIGINAL, *self.variants) if name in VARIANTS]
+        pixels = [(row, VARIANTS[name]) for row, name in self._rows if name in VARIANTS]
         pictures = [
-            Picture((name,), _pixels(engineer(images, masks, VARIANTS[name], normalise=normalise, size=self.size)[0]))
-            for name in pixels
+            Picture((row,), _pixels(engineer(images, masks, variant, normalise=normalise, size=self.size)[0]))
+            for row, variant in pixels
         ]
         masking = tuple(name for name in self.variants if name in ATTENTION_VARIANTS)
         if masking:
@@ -189,7 +199,7 @@ def visual_prompts(job: Job) -> None:
     assert isinstance(config, VisualPromptKeys)
     source = object_source(job.root, split=config.split, settings=config.data)
     variants = choose_variants(config.variant)
-    study = PromptStudy(job.model.backbone, source, variants=variants, image_size=config.image_size)
+    study = PromptStudy(job.model.backbone, source, variants=variants, image_size=config.image_size, protocol=config.protocol)
     results = study.run(provenance=job.origin, processes=job.processes, reading=config.data, progress=True)
     if job.processes.is_main:
         study.write(job.folder, results, seed=config.seed)

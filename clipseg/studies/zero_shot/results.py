@@ -76,8 +76,8 @@ class MulticlassResults(SavedResults):
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """The classes that the paper's scorer would ask for here; none where it prints nothing."""
-        asked = SCORED_UNSEEN.get(len(self.unseen), ())
+        """The classes that the paper's scorer would ask for here; none where it prints nothing, or by protocol "paper"."""
+        asked = () if self.provenance.get("protocol") == "paper" else SCORED_UNSEEN.get(len(self.unseen), ())
         return asked if set(asked) <= set(self.names) else ()
 
     def notes(self) -> list[str]:

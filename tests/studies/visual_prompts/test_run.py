@@ -94,6 +94,25 @@ def test_what_shows_an_object_raises_its_name_s_probability(seeing_model, root):
     assert np.abs(results.deltas[:, 2]).max() < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("protocol", "row", "same"),
+    [
+        ("released", "crop_intensity10", "blur_intensity10"),
+        ("released", "clip_mask_cls_all", None),
+        ("paper", "crop_intensity10", None),
+        ("paper", "clip_mask_cls_last", "clip_mask_cls_last_scores_times_mask"),
+        ("paper", "clip_mask_cls_all", "clip_mask_cls_all_scores_times_mask"),
+        ("paper", "clip_mask_tokens_all", "clip_mask_tokens_all_scores_times_mask"),
+    ],
+)
+def test_rows_that_were_not_what_they_are_called(seeing_model, root, protocol, row, same):
+    """One row of Tab. 2 was not cropped, three had the masks of other images; the paper's protocol does what they say."""
+    others = ("blur_intensity10", "clip_mask_cls_all_scores_times_mask", *([same] if same else []))
+    results = run(seeing_model, root, variants=(row, *others), protocol=protocol)
+    equal = [np.array_equal(results.engineered[:, 0], results.engineered[:, 1 + place]) for place in range(len(others))]
+    assert equal == [name == same for name in others]
+
+
 @pytest.mark.parametrize("variant", ["blur", "clip_mask_cls_all"])
 def test_shards_are_the_whole(seeing_model, root, monkeypatch, variant):
     monkeypatch.setattr(study_run, "BATCH", 8)
