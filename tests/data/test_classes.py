@@ -149,7 +149,8 @@ def test_affordances_go_by_exact_words(phrase):
 
 
 @pytest.mark.parametrize(
-    "phrase", ["driver", "wheelchair", "bear", "sea", "man sat", "birds that flew", "drive-in", "leg's end", "ridden horse"]
+    "phrase",
+    ["driver", "wheelchair", "bear", "sea", "man sat", "birds that flew", "drive-in", "Wheel", "leg's end", "ridden horse"],
 )
 def test_other_words_than_affordances_stay(phrase):
     assert phrase_filter("affordances")([phrase]).tolist() == [False]

@@ -279,11 +279,18 @@ def test_negatives_change_the_support_alone_as_released(of_each):
     negatives = [task for task in tasks if not task.support.mask.any()]
     assert 0.25 < len(negatives) / len(tasks) < 0.35
     assert all(task.mask.any() and task.key.endswith(task.phrase.replace(" ", "_")) for task in tasks)
-    for task in negatives[:40]:
-        number = 2 * COCO_CLASSES.index(task.phrase) + 50
-        own = [data._source.read_image(photo_of(image_id)) for image_id in (number, number + 1)]
+
+
+def test_the_support_of_a_negative_is_of_another_class(of_each):
+    lists = lists_file(of_each, {"1": [52, 53], "2": [54, 55]})
+    options = ReaderOptions(training=True, negatives=1, visual_support=True)
+    data = coco20i_training(of_each, options, split="val2014", fold=0, class_lists=lists)
+    photos = {i: data._source.read_image(photo_of(i)) for i in (52, 53, 54, 55)}
+    for epoch in range(20):
+        (task,) = data[epoch, 0].tasks
+        of_others = (54, 55) if task.phrase == "bicycle" else (52, 53)
         assert task.support.mask.shape == task.support.image.shape[1:]
-        assert not any(torch.equal(task.support.image, image) for image in own)
+        assert any(torch.equal(task.support.image, photos[i]) for i in of_others)
 
 
 def test_sound_negatives_ask_for_what_is_not_there(tmp_path):

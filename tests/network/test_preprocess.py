@@ -26,7 +26,14 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("own", "inner"),
-    [((20, 40), (16, 32)), ((50, 30), (32, 16)), ((9, 9), (9, 9)), ((1, 500), (8, 32)), ((32, 17), (32, 17)), ((33, 33), SIZE)],
+    [
+        ((20, 40), (16, 32)),
+        ((50, 30), (32, 16)),
+        ((9, 9), (9, 9)),
+        ((1, 500), (8, 32)),
+        ((32, 17), (32, 17)),
+        ((137, 136), (32, 24)),  # float32 and integers would take other pixels here
+    ],
 )
 def test_a_canvas_is_black_beside_a_photo_that_is_made_to_fit_in_eights_and_never_enlarged(own, inner):
     image, (height, width) = noise(3, *own), inner

@@ -15,7 +15,8 @@ from clipseg.data.readers import coco as readers_coco
 from clipseg.data.readers.coco import coco20i_validation
 from clipseg.data.readers.lvis import lvis_names, lvis_training
 from clipseg.errors import ClipSegError
-from clipseg.run import training
+from clipseg.network import preprocess
+from clipseg.run import conditioning, training
 from clipseg.run.settings import DataSettings, TrainConfig
 
 pytestmark = pytest.mark.slow
@@ -79,8 +80,17 @@ def test_coco20i_trains_on_the_other_folds_and_is_evaluated_on_its_own(call, tmp
 
     batches = []
     monkeypatch.setattr(training, "forward", lambda m, batch, c: batches.append(batch) or forward(m, batch, c))
-    settings = ["data.negatives=0.5", "fold=3", "data.root=coco", f"protocol={protocol}"]
+    resized = set()
+    for module in (preprocess, conditioning):
+        as_it_is = module.resize_images
+        monkeypatch.setattr(module, "resize_images", lambda *a, resize, f=as_it_is: resized.add(resize) or f(*a, resize=resize))
+    listed = {"person": (1, 11), "bench": (2, 12)}
+    named = {name: [f"train2014/COCO_train2014_{i:012d}.jpg" for i in images] for name, images in listed.items()}
+    Path("lists.json").write_text(json.dumps(named))
+    settings = ["data.negatives=0.5", "fold=3", "data.root=coco", f"protocol={protocol}", "data.class_lists=lists.json"]
     check_training(call, "experiment=coco20i_plain", *settings)
+    assert resized == {"antialias"}, "in training and validation, queries and supports"
+    assert {key.split("__")[1] for batch in batches for key in batch.keys} == set(listed)
     # A negative's support is empty as released; in the sound way its target is, and its phrase is another.
     released = [not mask.any() for batch in batches for mask in batch.support_masks]
     sound = [not mask.any() for batch in batches for mask in batch.masks]
