@@ -34,6 +34,9 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
     )
     if data.format == "coco20i":
         assert config.fold is not None  # the settings have checked this
+        for name in ("singletons", "fraction", "flip", "colour", "scale"):
+            if getattr(data, name) != getattr(DataSettings, name):
+                raise ClipSegError(f"data.{name}={getattr(data, name)} means nothing to data.format=coco20i; leave it out")
         from clipseg.data.readers.coco import coco20i_training
 
         return coco20i_training(

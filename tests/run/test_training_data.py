@@ -134,6 +134,8 @@ def test_lvis_is_trained_on_by_the_names_of_its_classes(call, tmp_path):
         (["experiment=phrasecut_pc", "fold=1"], "fold=1: experiment phrasecut_pc has no folds"),
         (["experiment=pascal5i_pc", "fold=1", "data.exclude=pascal5i_fold2"], "does not fit fold=1"),
         (["experiment=coco20i_plain", "data.exclude=unseen4"], "COCO-20i holds classes out by fold"),
+        (["experiment=coco20i_plain", "data.fraction=0.5"], "data.fraction=0.5 means nothing to data.format=coco20i"),
+        (["experiment=coco20i_plain", "data.flip=0.5"], "data.flip=0.5 means nothing to data.format=coco20i"),
         (["experiment=phrasecut_pc", "data.class_lists=x.json"], "data.class_lists=x.json: only COCO-20i draws from lists"),
     ],
 )
