@@ -14,7 +14,6 @@ from typing import Any
 
 from clipseg.entry import check_resumable, given_keys, launch, to_yaml
 from clipseg.files import atomic_write, locked, remove_leftovers, write_json
-from clipseg.measure.tables import format_table
 from clipseg.network.backbone import weights_checksum
 from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.checkpoint import find_resume
@@ -118,6 +117,8 @@ def train(config: TrainConfig) -> None:
             if processes.is_main:
                 evaluation.write(folder / "eval" / name, results, seed=config.seed)
                 log_results(folder / "eval" / name, results, step=config.training.steps)
+                from clipseg.measure.tables import format_table  # at the end, as all that pages need
+
                 print(f"\n{name}\n{format_table(results.metrics())}\nreport: {folder / 'eval' / name / 'report.html'}")
 
 

@@ -95,8 +95,14 @@ def reliability_curve(curve: Reliability) -> str:
         return _svg(figure)
 
 
-def form_bars(names: Sequence[str], means: Sequence[float], intervals: Sequence[tuple[float, float]]) -> str:
-    """Mean IoU in percent by the form of the prompt, first on top, with 95% intervals (the paper's Fig. 7), as one `<svg>`."""
+def form_bars(
+    names: Sequence[str],
+    means: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    *,
+    label: str = "mean IoU in percent",
+) -> str:
+    """A figure in percent by the form of the prompt, first on top, with 95% intervals (the paper's Fig. 7), as one `<svg>`."""
     with matplotlib.rc_context(_style("forms")):
         figure = Figure(figsize=(5.6, 0.9 + 0.32 * len(names)), layout="constrained")
         axes = figure.subplots()
@@ -104,7 +110,7 @@ def form_bars(names: Sequence[str], means: Sequence[float], intervals: Sequence[
         lengths = np.array([[mean - low, high - mean] for mean, (low, high) in zip(means, intervals, strict=True)]).T
         axes.barh(places, means, xerr=lengths, color=_BLUE, ecolor=_INK, capsize=3)
         axes.axvline(means[0], color=_INK, linewidth=1, alpha=0.5)
-        axes.set(xlabel="mean IoU in percent", ylim=(len(names) - 0.4, -0.6))
+        axes.set(xlabel=label, ylim=(len(names) - 0.4, -0.6))
         axes.set_yticks(places, names, parse_math=False)
         return _svg(figure)
 

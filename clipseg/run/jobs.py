@@ -8,7 +8,6 @@ from typing import Any
 from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
-from clipseg.measure.tables import format_table
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize
 from clipseg.run.conditioning import Conditioner
@@ -119,6 +118,7 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     if job.processes.is_main:
         evaluation.write(job.folder, results, seed=config.seed)
         from clipseg.measure.paper import paper_beside  # at the end, as all that pages need
+        from clipseg.measure.tables import format_table
 
         print(format_table(results.metrics(), paper_beside(results.provenance)))
 
