@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +108,7 @@ def find_weights(name: str, pretrained: str | Path) -> Path:
     assert config is not None
     wanted = bool(config.get("quick_gelu", False))
     path = Path(pretrained).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False for a name that no file can have
         file = _weights_in(path)
         _check_activation(name, str(path), wanted, trained=_activation_of(file))
         return file

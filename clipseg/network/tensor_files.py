@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -189,7 +190,7 @@ def quiet_hub() -> Iterator[None]:
 
 def is_transformers_folder(path: Path) -> bool:
     """Whether `path` is a folder whose config.json calls itself a CLIPSeg or a CLIP of transformers."""
-    if not (path / "config.json").is_file():
+    if not os.path.isfile(path / "config.json"):
         return False
     config = read_json(path / "config.json")
     return isinstance(config, dict) and config.get("model_type") in ("clipseg", "clip")

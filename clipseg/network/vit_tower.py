@@ -7,6 +7,7 @@ trained with mean and std 0.5). What the decoder makes of it goes back to the im
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def load_image_tower(name: str, pretrained: bool | str | Path, *, seed: int = 0)
             return _with_timms_weights(name)
     if pretrained is not False:
         path = Path(pretrained).expanduser()
-        if not path.exists():
+        if not os.path.exists(path):
             raise ClipSegError(
                 f"image_tower_pretrained={str(pretrained)!r}: no such file or folder; name the weights of {name}, "
                 "true for timm's own, or false for random ones"

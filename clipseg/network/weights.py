@@ -105,7 +105,7 @@ def _locate(x: str | os.PathLike[str]) -> Path:
             raise ClipSegError(f"{MINI_PATH}: the bundled model is missing; install the package anew")
         return MINI_PATH
     path = Path(x).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False for a name that no file can have
         return path
     if isinstance(x, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", x) and path.suffix not in WEIGHT_SUFFIXES:
         return _download(x)

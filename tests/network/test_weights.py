@@ -482,6 +482,14 @@ def test_offline_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not constants.HF_HUB_OFFLINE
 
 
+@pytest.mark.parametrize("name", ["n" * 5000, "a\0b", "\udcff"])
+def test_names_that_no_file_can_have(name: str):
+    with pytest.raises(ClipSegError, match="no such file or folder"):
+        load(name)
+    with pytest.raises(ClipSegError, match="is no file, no folder and no tag"):
+        load_backbone("RN50", name)
+
+
 def test_read_outs_that_are_none():
     assert load("mini", extract_layers=range(3, 6)).config.extract_layers == (3, 4, 5)
     with pytest.raises(ClipSegError, match="extract_layers=3; expected"):
