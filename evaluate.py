@@ -31,7 +31,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure the weights that `config` names on its benchmark."""
     device = choose_device(config.device)
     with started(device) as processes, stoppable("evaluate again"), contextlib.ExitStack() as held:
-        model = clipseg.load(config.checkpoint, device=device)
+        model = clipseg.load(config.checkpoint, device=device, precision=config.precision)
         trained = training_run(config.checkpoint)
         experiment = trained.experiment
         fold = config.fold if isinstance(config, FoldKeys) else None
@@ -71,7 +71,8 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
     """Check that a folder is empty, or holds an earlier answer to the same question.
 
     Raises:
-        ClipSegError: a training run, results of another checkpoint, benchmark, split or protocol, or something else lies there.
+        ClipSegError: a training run, results of another checkpoint, benchmark, split, protocol or precision, or
+            something else lies there.
     """
     remedy = "choose another out=, or add overwrite=true"
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -81,12 +82,13 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
     there = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else None
     if not isinstance(there, dict):
         raise ClipSegError(f"out={folder} holds something else than an evaluation; {remedy}")
-    config = there.get("config")
+    asked = there["config"] if isinstance(there.get("config"), dict) else {}
     for name, ours, theirs in (
         ("benchmark", origin["benchmark"], there.get("benchmark")),
         ("split", origin["split"], there.get("split")),
         ("protocol", origin["protocol"], there.get("protocol")),
-        ("checkpoint", origin["config"]["checkpoint"], config.get("checkpoint") if isinstance(config, dict) else None),
+        ("precision", origin["config"]["precision"], asked.get("precision", "float32")),
+        ("checkpoint", origin["config"]["checkpoint"], asked.get("checkpoint")),
     ):
         if ours != theirs:
             raise ClipSegError(f"out={folder} holds results of {name}={theirs}, not {ours}; {remedy}")

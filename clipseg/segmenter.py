@@ -46,8 +46,10 @@ class Segmenter:
         templates: put around every text: a named set, one template or a list (`clipseg.prompts.text.templates`). A phrase's
             embedding is the plain mean over them, not normalised, as the decoder takes it.
 
+        precision: as `load` takes it; None: the model's own.
+
     Raises:
-        ClipSegError: no model, a size that the patch size does not divide, or unknown templates.
+        ClipSegError: no model, a size that the patch size does not divide, unknown templates or precision.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Segmenter:
         size: int | tuple[int, int] | None = None,
         keep_aspect: bool = False,
         templates: str | Sequence[str] = "plain",
+        precision: str | None = None,
     ):
-        self.model = model = trained_model(model)
+        model = trained_model(model)
+        self.model = model = model if precision is None else model.at_precision(precision)
         self._size = _checked_size(model.config.image_size if size is None else size, model.backbone.patch_size, keep_aspect)
         self._keep_aspect = keep_aspect
         self._templates = checked_templates(templates)

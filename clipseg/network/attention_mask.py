@@ -55,9 +55,10 @@ def encode_masked_image(
     tokens, _ = backbone.embed(images)
     visible = visible_tokens(images, masks, visual.patch_size[0])
     masked = functools.partial(masked_attention, visible=visible, rows=rows, how=how)
-    for index, block in enumerate(blocks):
-        is_masked = layers == "all" or index == len(blocks) - 1
-        tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
+    with backbone.in_precision():
+        for index, block in enumerate(blocks):
+            is_masked = layers == "all" or index == len(blocks) - 1
+            tokens = run_block(block, tokens, attend=masked) if is_masked else run_block(block, tokens)
     return backbone.embedding(tokens)
 
 

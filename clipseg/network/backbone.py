@@ -4,6 +4,7 @@ Built on open_clip's modules and weights; the forward pass of its vision transfo
 take any input size the patch divides, and resample the positions as the paper does. Nothing here knows of decoders or data.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -18,7 +19,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTrans
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
-from clipseg.network.cpu_kernels import frozen_linear, quick_gelu_
+from clipseg.network.cpu_kernels import attention, frozen_linear, quick_gelu_
 from clipseg.ragged import send
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -51,6 +52,7 @@ class CLIPBackbone(nn.Module):
         name: what errors call it.
 
     Attributes:
+        precision: of the products of the blocks (`cpu_kernels.choose_precision`); sums and norms stay in float32.
         width: C, of the image tower that activations come from. depth: its number of blocks. patch_size: P. embed_dim: E.
     """
 
@@ -70,6 +72,7 @@ class CLIPBackbone(nn.Module):
         self.depth = len(visual.transformer.resblocks)
         self.patch_size: int = visual.patch_size[0]
         self.embed_dim: int = visual.output_dim
+        self.precision = torch.float32
         self.run_block: Callable[..., Tensor] = run_block
         self.requires_grad_(False)
         self.eval()
@@ -91,16 +94,32 @@ class CLIPBackbone(nn.Module):
             layers: ascending block indices; the paper's are 3, 7, 9.
         """
         tokens, grid = self.embed(images)
-        found = read_out(self.clip.visual.transformer.resblocks, tokens, layers, run=self.run_block)
+        found = self.read_out(self.clip.visual.transformer.resblocks, tokens, layers)
         return Activations(found, grid, (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """CLIP's image embedding, by the whole tower: normalised float `[N, 3, H, W]` -> `[N, E]`, not normalised."""
         tokens, _ = self.embed(images)
-        for block in self.clip.visual.transformer.resblocks:
-            tokens = run_block(block, tokens)
+        with self.in_precision():
+            for block in self.clip.visual.transformer.resblocks:
+                tokens = run_block(block, tokens)
         return self.embedding(tokens)
+
+    def read_out(self, blocks: Iterable[nn.Module], tokens: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """The tokens `[B, T, C]` after the blocks with the given ascending indices; blocks behind the deepest are not run."""
+        found = []
+        with self.in_precision():
+            for index, block in enumerate(itertools.islice(blocks, layers[-1] + 1)):
+                tokens = self.run_block(block, tokens)
+                if index in layers:
+                    found.append(tokens)
+        return found
+
+    def in_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of the blocks."""
+        device, plain = self.clip.visual.conv1.weight.device.type, self.precision == torch.float32
+        return contextlib.nullcontext() if plain else torch.autocast(device, self.precision)
 
     def embedding(self, tokens: Tensor) -> Tensor:
         """The last block's tokens -> `[N, E]`. The norm works token by token, so that of the class token is all it takes."""
@@ -122,8 +141,9 @@ class CLIPBackbone(nn.Module):
         if not self.has_plain_text_tower:
             return clip.encode_text(tokens)
         x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
-        for block in clip.transformer.resblocks:
-            x = run_block(block, x, attend=causal_attention)
+        with self.in_precision():
+            for block in clip.transformer.resblocks:
+                x = run_block(block, x, attend=causal_attention)
         x = text_global_pool(clip.ln_final(x), tokens, clip.text_pool_type)
         return clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
 
@@ -173,16 +193,6 @@ class CLIPBackbone(nn.Module):
         return resample_positions(visual.positional_embedding, tuple(visual.grid_size), grid)
 
 
-def read_out(blocks: Iterable[nn.Module], tokens: Tensor, layers: Sequence[int], *, run: Callable[..., Tensor]) -> list[Tensor]:
-    """The tokens `[B, T, C]` after the blocks with the given ascending indices; blocks behind the deepest are not run."""
-    found = []
-    for index, block in enumerate(itertools.islice(blocks, layers[-1] + 1)):
-        tokens = run(block, tokens)
-        if index in layers:
-            found.append(tokens)
-    return found
-
-
 def resample_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Positions `[1 + n, C]`, class token first, of a `native` grid -> at another: plain bicubic, no antialiasing, corners not
     aligned (docs/paper.md, Sec. 1)."""
@@ -205,21 +215,21 @@ def weights_checksum(module: nn.Module) -> str:
 causal_attention: Attention = functools.partial(F.scaled_dot_product_attention, is_causal=True)
 
 
-def run_block(block: nn.Module, x: Tensor, *, attend: Attention = F.scaled_dot_product_attention) -> Tensor:
+def run_block(block: nn.Module, x: Tensor, *, attend: Attention = attention) -> Tensor:
     """One pre-norm transformer block on tokens `[B, T, C]`; open_clip's by its own modules, attention without the detours.
 
     Takes no gradients: what a step has computed is overwritten by the next (x itself never is).
     `attend` takes queries, keys and values `[B, heads, T, C / heads]` and returns what each token gathers, in the same shape.
     """
     if not isinstance(block, ResidualAttentionBlock):
-        assert attend is F.scaled_dot_product_attention, "only open_clip's plain blocks attend as they are told"
+        assert attend is attention, "only open_clip's plain blocks attend as they are told"
         return block(x)
-    attention = block.attn
+    heads = block.attn
     b, t, c = x.shape
-    qkv = frozen_linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = qkv.view(b, t, 3, attention.num_heads, c // attention.num_heads).permute(2, 0, 3, 1, 4)
+    qkv = frozen_linear(block.ln_1(x), heads.in_proj_weight, heads.in_proj_bias)
+    q, k, v = qkv.view(b, t, 3, heads.num_heads, c // heads.num_heads).permute(2, 0, 3, 1, 4)
     mixed = attend(q, k, v).transpose(1, 2).reshape(b, t, c)
-    x = _added(x, block.ls_1(frozen_linear(mixed, attention.out_proj.weight, attention.out_proj.bias)))
+    x = _added(x, block.ls_1(frozen_linear(mixed, heads.out_proj.weight, heads.out_proj.bias)))
     expand, contract = block.mlp.c_fc, block.mlp.c_proj
     hidden = _linear(expand, block.ln_2(x))
     hidden = quick_gelu_(hidden) if isinstance(block.mlp.gelu, QuickGELU) else block.mlp.gelu(hidden)

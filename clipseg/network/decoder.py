@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipseg.network.cpu_kernels import Dropout, Unpatch
+from clipseg.network.cpu_kernels import Dropout, Linear, Unpatch
 
 
 class Decoder(nn.Module):
@@ -28,7 +28,7 @@ class Decoder(nn.Module):
 
     def __init__(self, *, width: int, embed_dim: int, patch_size: int, depth: int, reduce_dim: int, head: str):
         super().__init__()
-        self.reductions = nn.ModuleList(nn.Linear(width, reduce_dim) for _ in range(depth))
+        self.reductions = nn.ModuleList(Linear(width, reduce_dim) for _ in range(depth))
         self.film = FiLM(embed_dim, reduce_dim)
         self.blocks = nn.ModuleList(DecoderBlock(reduce_dim) for _ in range(depth))
         self.head = HEADS[head](reduce_dim, patch_size)
@@ -59,8 +59,8 @@ class FiLM(nn.Module):
 
     def __init__(self, embed_dim: int, dim: int):
         super().__init__()
-        self.scale = nn.Linear(embed_dim, dim)
-        self.shift = nn.Linear(embed_dim, dim)
+        self.scale = Linear(embed_dim, dim)
+        self.shift = Linear(embed_dim, dim)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """tokens `[N, T, D]`, condition `[N, E]` -> `[N, T, D]`."""
@@ -76,11 +76,11 @@ class DecoderBlock(nn.Module):
     def __init__(self, dim: int, *, heads: int = 4, feedforward: int = 2048, dropout: float = 0.1):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.project = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.project = Linear(dim, dim)
         self.norm1 = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, feedforward)
-        self.contract = nn.Linear(feedforward, dim)
+        self.expand = Linear(dim, feedforward)
+        self.contract = Linear(feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
         # As torch initialises attention, which is what the paper trained from.
@@ -143,9 +143,9 @@ class DeconvDecoder(nn.Module):
 
     def __init__(self, *, width: int, embed_dim: int, patch_size: int, reduce_dim: int):
         super().__init__()
-        self.reduction = nn.Linear(width, reduce_dim)
+        self.reduction = Linear(width, reduce_dim)
         self.film = FiLM(embed_dim, reduce_dim)
-        self.mlp = nn.Sequential(nn.Linear(reduce_dim, reduce_dim), nn.ReLU(), nn.Linear(reduce_dim, reduce_dim))
+        self.mlp = nn.Sequential(Linear(reduce_dim, reduce_dim), nn.ReLU(), Linear(reduce_dim, reduce_dim))
         self.head = plain_head(reduce_dim, patch_size)
 
     def forward(self, activations: Sequence[Tensor], condition: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:

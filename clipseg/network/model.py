@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipseg.errors import ClipSegError, check_one_of
 from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype
 from clipseg.network.clip_weights import load_backbone
+from clipseg.network.cpu_kernels import choose_precision
 from clipseg.network.decoder import HEADS, RandomHead, build_decoder
 from clipseg.network.tensor_files import plain_defaults
 
@@ -154,6 +155,20 @@ class CLIPSeg(nn.Module):
         _check_image_size(resized.config.image_size, self.backbone)
         return resized
 
+    def at_precision(self, precision: str) -> "CLIPSeg":
+        """This model, its weights shared and not copied, with the frozen part's products in "float32" or "bf16".
+
+        Sums, norms and softmax stay in float32, and so does the decoder. On a device without bfloat16 a warning says that it
+        is float32.
+
+        Raises:
+            ClipSegError: another precision.
+        """
+        changed, backbone = copy.copy(self), copy.copy(self.backbone)
+        backbone.precision = choose_precision(precision, next(self.decoder.parameters()).device)
+        changed._modules = {**self._modules, "backbone": backbone}
+        return changed
+
     def forward(self, images: Tensor, cond: Tensor | Sequence[str]) -> Tensor:
         """One prompt an image: normalised float `[B, 3, H, W]` and a `[B, E]` condition or B texts -> logits `[B, H, W]`."""
         condition = cond if isinstance(cond, Tensor) else self.encode_text(cond)
@@ -228,7 +243,7 @@ def _checked_index(image_index: Tensor | Sequence[int] | None, cond: Tensor, *, 
     if index.shape != (len(cond),):
         raise ClipSegError(f"image_index {list(index.shape)} for {len(cond)} conditions; expected the image of each")
     if len(index) and (
-        index.dtype not in (torch.int64, torch.int32) or (index.is_cpu and not 0 <= index.min() <= index.max() < images)
+        index.dtype not in (torch.int64, torch.int32) or (index.is_cpu and not set(index.tolist()) <= set(range(images)))
     ):
         raise ClipSegError(f"image_index names images that are not there; expected whole numbers from 0 to {images - 1}")
     return index.long()

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from clipseg.errors import ClipSegError, one_line
-from clipseg.network.backbone import Activations, CLIPBackbone, check_images, read_out, weights_checksum
+from clipseg.network.backbone import Activations, CLIPBackbone, check_images, weights_checksum
 from clipseg.network.tensor_files import check_tensors, quiet_hub, read_folder_weights, read_weights, shapes_of
 
 
@@ -47,13 +47,13 @@ class ViTBackbone(CLIPBackbone):
     def activations(self, images: Tensor, layers: Sequence[int]) -> Activations:
         """As `CLIPBackbone.activations`, from the ViT's blocks, whatever the size of the images at the ViT's own."""
         height, width = self.image_tower.patch_embed.grid_size
-        tokens = read_out(self.image_tower.blocks, self._tokens(images), layers, run=self.run_block)
+        tokens = self.read_out(self.image_tower.blocks, self._tokens(images), layers)
         return Activations(tokens, (height, width), (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def class_tokens(self, images: Tensor) -> Tensor:
         """The class token after the last norm, float `[N, C]`, by the whole ViT."""
-        (tokens,) = read_out(self.image_tower.blocks, self._tokens(images), (self.depth - 1,), run=self.run_block)
+        (tokens,) = self.read_out(self.image_tower.blocks, self._tokens(images), (self.depth - 1,))
         return self.image_tower.norm(tokens[:, 0])
 
     def _tokens(self, images: Tensor) -> Tensor:

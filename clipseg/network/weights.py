@@ -46,6 +46,7 @@ def load(
     pretrained: str | Path | None = None,
     extract_layers: Sequence[int] | None = None,
     image_tower_pretrained: str | Path | None = None,
+    precision: str = "float32",
 ) -> CLIPSeg:
     """A trained model, in evaluation mode; its `config` says what it was built from.
 
@@ -59,6 +60,7 @@ def load(
         extract_layers: read-outs other than those the file says; for the authors' files, which do not say it, (3, 6, 9)
             by default.
         image_tower_pretrained: where the weights of a ViTSeg's image tower lie, if not where the file says.
+        precision: of the frozen part's products, "float32" or "bf16" (`CLIPSeg.at_precision`).
 
     Raises:
         ClipSegError: nothing there, something else, damaged, other keys, shapes or values than the model's, or another CLIP
@@ -76,11 +78,12 @@ def load(
     try:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(torch.device(device)).eval()
+        model = model.to(torch.device(device)).eval()
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ClipSegError(
             f"device={str(device)!r} cannot be used ({one_line(error)[:160]}); choose cpu, or cuda where there is one"
         ) from error
+    return model.at_precision(precision)
 
 
 def trained_model(model: CLIPSeg | str | os.PathLike[str]) -> CLIPSeg:

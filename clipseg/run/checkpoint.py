@@ -180,11 +180,11 @@ class TrainState:
 
 
 def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type a config names; "auto" is bfloat16 on a GPU that has it, float16 on another, none on the CPU."""
-    if name == "auto":
-        if device.type != "cuda":
-            return None
+    """The autocast type a config names; "auto" is bfloat16 on a GPU that has it, float16 on another. None on the CPU."""
+    if name == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if name == "fp16" and device.type == "cpu":
         raise ClipSegError("training.amp=fp16 needs a GPU; use bf16 or off on the CPU")
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if device.type == "cpu":
+        return None  # bf16 is for the frozen part alone, which autocast would cast anew at every step
+    return {"auto": None, "off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -13,6 +13,7 @@ from clipseg.data.augmentation import Augmentation
 from clipseg.data.classes import FOLDS
 from clipseg.data.phrasecut import Leniency
 from clipseg.errors import ClipSegError, check_at_least, check_one_of, check_probability
+from clipseg.network.cpu_kernels import PRECISIONS
 from clipseg.network.losses import LossSettings
 from clipseg.network.model import ModelConfig
 from clipseg.run.benchmarks import BENCHMARKS, FORMATS, PROTOCOLS, key_classes
@@ -91,7 +92,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     loss: LossSettings = field(default_factory=LossSettings)
     compile: bool = False  # torch.compile of the backbone's blocks and the decoder: a minute at the start
-    amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16, fp16
+    amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16 (on the CPU the frozen part alone), fp16
     log_every: int = 10
     validate_every: int = 1000
     validation_images: int | None = None  # the first n images of the split; null: all
@@ -230,12 +231,14 @@ class EvaluateConfig:
     threshold: float = 0.3
     seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
+    precision: str = "float32"  # or bf16: the frozen part's products, twice as fast where the processor has it
     out: str = MISSING
     overwrite: bool = False  # write into a folder that holds something else
 
     def __post_init__(self) -> None:
         check_probability("threshold", self.threshold)
         check_one_of("protocol", self.protocol, PROTOCOLS)
+        check_one_of("precision", self.precision, tuple(PRECISIONS))
         check_one_of("benchmark", self.benchmark, tuple(BENCHMARKS))
         _seed(self.seed)
         own = key_classes([self.benchmark])

@@ -76,6 +76,7 @@ def train_decoder(
         decoder.compile()
     if processes.world_size > 1:
         model.decoder = averaging_gradients(decoder)
+    learning = model.at_precision("bf16" if settings.amp == "bf16" and device.type == "cpu" else "float32")
 
     def save(*names: str) -> None:
         log.check()  # no checkpoint of weights that a broken step has changed
@@ -122,7 +123,7 @@ def train_decoder(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             with train_state.autocast():
-                logits, masks = forward(model, batch, condition)
+                logits, masks = forward(learning, batch, condition)
             loss = settings.loss(logits, masks)
 
             optimizer.zero_grad(set_to_none=True)
