@@ -16,11 +16,13 @@ from clipseg.errors import ClipSegError
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # Besides: the disk is damaged or gone; the place is read-only, held by something else, or cannot be.
 DISK_ERRORS = FULL | {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
-DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
 
 
 def remedy(error: OSError) -> str:
     """What helps against an error of the disk."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files (ulimit -n)"
     return "free the space or choose another folder" if error.errno in FULL else "choose another path"
 
 

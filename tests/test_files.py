@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from clipseg.data.json_entries import iterate_entries
-from clipseg.data.readers.folder import read_lines
 from clipseg.errors import ClipSegError
-from clipseg.files import read_json, read_text
+from clipseg.exit_status import guarded
+from clipseg.files import read_json, read_text, write_json
 from clipseg.run.checkpoint import newest_whole, read_checkpoint
 from clipseg.run.log import recorded_steps
 
 
-@pytest.mark.parametrize("read", [read_text, read_json, lambda path: list(iterate_entries(path)), read_lines, read_checkpoint])
+@pytest.mark.parametrize("read", [read_text, read_json, lambda path: list(iterate_entries(path)), read_checkpoint])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ClipSegError, match=r"pipe: (cannot be read \(a folder, a pipe|no regular file)"):
@@ -47,3 +47,24 @@ def test_what_cannot_be_read_is_one_line_without_talk_of_space(tmp_path, monkeyp
     with pytest.raises(ClipSegError) as raised:
         read_text(tmp_path / "file")
     assert str(raised.value) == f"{tmp_path / 'file'}: cannot be read ({os.strerror(code)})"
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free the space or choose another folder"),
+        (errno.ENOTCONN, "choose another path"),
+        (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_with_the_remedy_that_fits(tmp_path, monkeypatch, capsys, code, remedy):
+    def fail(*arguments, **options):
+        raise OSError(code, os.strerror(code), "folder")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ClipSegError) as raised:
+        write_json(tmp_path / "file", {})
+    assert str(raised.value) == f"{tmp_path / 'file'}: cannot be written ({os.strerror(code)}); {remedy}"
+    assert not list(tmp_path.iterdir())
+    assert guarded(fail) == 2
+    assert capsys.readouterr().err == f"error: folder: {os.strerror(code)}; {remedy}\n"
