@@ -10,7 +10,7 @@ from clipseg.data.readers.instances import InstanceSource
 
 
 class InstanceTasks(PhraseTasks):
-    """The training form of COCO and LVIS; items as in `PhraseTasks`.
+    """The training form of LVIS; items as in `PhraseTasks`.
 
     Args:
         source: photos and masks.
