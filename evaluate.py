@@ -95,7 +95,7 @@ def check_out(folder: Path, origin: Mapping[str, Any]) -> None:
 
 
 class TrainingRun(NamedTuple):
-    """What made a checkpoint: `experiment`, `data.root`, `fold`, `seed`, `protocol` and commit; None where unknown."""
+    """The origin of a checkpoint: `experiment`, `data.root`, `fold`, `seed`, `protocol` and commit; None where unknown."""
 
     experiment: str | None = None
     root: str | None = None

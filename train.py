@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> None:
             threshold=config.threshold,
             provenance=origin,
             processes=processes,
-            reading=config.data,
+            loader=config.data,
         )
         if processes.is_main:
             for place in ("", "checkpoints", *(f"eval/{name}" for name, _, _ in evaluations(config))):
@@ -92,7 +92,7 @@ def train(config: TrainConfig) -> None:
                 data,
                 settings=config.training,
                 seed=config.seed,
-                reading=config.data,
+                loader=config.data,
                 threshold=config.threshold,
                 folder=folder,
                 state=state,
@@ -123,7 +123,7 @@ def train(config: TrainConfig) -> None:
 
 
 def evaluations(config: TrainConfig) -> list[tuple[str, str, str]]:
-    """What follows training: (folder under `eval`, split, benchmark) of each evaluation."""
+    """Return what follows training: (folder under `eval`, split, benchmark) of each evaluation."""
     by_text = [(split, split, config.data.format) for split in config.evaluate_splits]
     visual = [(f"{split}_visual", split, "phrasecut_visual") for split in config.evaluate_visual]
     return by_text + visual

@@ -169,7 +169,7 @@ def _of_a_sweep(settings: T) -> T:
 
 
 def _sweep_folder() -> str:
-    """What tells the default `out` of a sweep's jobs apart: `/<number of the job>`; nothing in a run of its own."""
+    """Return what tells the default `out` of a sweep's jobs apart: `/<number of the job>`; nothing in a run of its own."""
     hydra_config = HydraConfig.get()
     return f"/{hydra_config.job.num}" if hydra_config.mode is RunMode.MULTIRUN else ""
 

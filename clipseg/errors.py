@@ -61,5 +61,5 @@ def collecting(problems: list[str] | None) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What another library's error says, on one line; its kind where it says nothing."""
+    """Return what another library's error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,7 @@ DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EN
 
 
 def remedy(error: OSError) -> str:
-    """What helps against an error of the disk."""
+    """Return what helps against an error of the disk."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "raise the limit of open files (ulimit -n)"
     return "free the space or choose another folder" if error.errno in FULL else "choose another path"

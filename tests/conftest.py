@@ -152,5 +152,5 @@ def tiny_evaluation(tiny_model: Any, phrasecut_root: Callable[..., Path]) -> Any
         threshold=0.5,
         provenance={},
         processes=Processes(),
-        reading=IN_PROCESS,
+        loader=IN_PROCESS,
     )

@@ -1,4 +1,4 @@
-"""What a call asks of torch: how many operations other than views, and how many values it reads back, for each of which a GPU
+"""The cost of a call in torch: how many operations other than views, and how many values it reads back, for each of which a GPU
 would wait."""
 
 from collections import Counter

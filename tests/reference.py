@@ -1,4 +1,4 @@
-"""What parity is tested against: transformers' CLIPSeg with random weights, scaled so that its logits mean something."""
+"""The reference of parity tests: transformers' CLIPSeg with random weights, scaled so that its logits mean something."""
 
 from pathlib import Path
 from typing import Any

@@ -115,7 +115,7 @@ def _fraction(text: str) -> float:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of every photo: N conditions, of which the last are subtracted from the others."""
+    """The question put to every photo: N conditions, of which the last are subtracted from the others."""
 
     conditions: Tensor
     names: list[str]
@@ -124,7 +124,7 @@ class _Question:
     threshold: float
 
     def titles(self) -> list[str]:
-        """What each map shows."""
+        """Return what each map shows."""
         names = [" + ".join(self.names)] if self.joined else self.names
         return [" − ".join([name, *self.minus]) for name in names]
 
@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fingerprint(question: _Question, supports: Sequence[VisualPrompt], model: CLIPSeg) -> str:
-    """What tells this question to this model from others."""
+    """Return what tells this question to this model from others."""
     precision, decoder = str(model.backbone.precision), weights_checksum(model.decoder)
     asked = [question.names, question.minus, question.joined, question.threshold, precision, decoder]
     digest = hashlib.sha256(json.dumps(asked).encode())

@@ -20,7 +20,7 @@ from clipseg.image_io import read_image
 
 @dataclass(kw_only=True)
 class Leniency:
-    """What of PhraseCut is left out or let pass.
+    """Parts of PhraseCut that are left out or let pass.
 
     Attributes:
         skip_known_bad: leave out the 17 images of the real data set whose annotated size is wrong, as the authors do.

@@ -1,4 +1,4 @@
-"""What every reader yields: a `Sample` is one image with the tasks asked of it; a `Batch` is several of them, as named fields.
+"""Items of every reader: a `Sample` is one image with the tasks asked of it; a `Batch` is several of them, as named fields.
 
 Pixels stay uint8 and at their own size here; they are resized and normalised batched, on the device (`network/preprocess.py`).
 """

@@ -41,7 +41,7 @@ _LISTED = ("t_stuff", "t_obj", *(f"a_{kind}" for kind in _KINDS))
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the subsets know of words.
+    """The words that subsets go by.
 
     Attributes:
         category_ranks, attribute_ranks: word -> place by frequency, from 0; None: unknown.
@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 def read_vocabulary(root: Path) -> Vocabulary:
-    """What a data root says about words; what it lacks is None.
+    """Read what a data root says about words; what it lacks is None.
 
     Raises:
         ClipSegError: a file is there and is not what it should be.

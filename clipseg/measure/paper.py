@@ -138,7 +138,7 @@ def rows_beside(protocol: str) -> Sequence[PaperRow]:
 
 
 def paper_values(experiment: str, benchmark: str, protocol: str = "released") -> dict[str, float] | None:
-    """What the paper prints for an experiment on a benchmark.
+    """Return what the paper prints for an experiment on a benchmark.
 
     Args:
         experiment: its name; a fold (`pascal5i_fold2_pc_plus`) is compared with the paper's mean over the folds.
@@ -170,7 +170,7 @@ def is_synthetic(provenance: Mapping[str, Any]) -> bool:
 
 
 def paper_beside(provenance: Mapping[str, Any]) -> dict[str, float] | None:
-    """`paper_values` for the experiment and benchmark of a result; None also where its data are drawn."""
+    """`paper_values` for the experiment and benchmark of a result; None also where its data are synthetic."""
     if is_synthetic(provenance):
         return None
     return paper_values(*(str(provenance.get(name)) for name in ("experiment", "benchmark", "protocol")))

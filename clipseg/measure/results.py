@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: counts per sample under stable keys, and the figures made of them.
+"""Results of evaluations on disk: counts per sample under stable keys, and the figures made of them.
 
 A results folder holds `samples.npz` (all of `Results`; enough to make every table, test and figure without model or images),
 `metrics.json` (flat, name -> number) and `provenance.json` (where the numbers come from, for people). Needs no torch.
@@ -29,7 +29,7 @@ _INTENSITY = {"intensity_values": "values", "intensity_reason": "reason", "inten
 
 
 class SavedResults:
-    """What an evaluation or a study leaves in its folder.
+    """The results of an evaluation or a study, in its folder.
 
     `metrics.json` is flat (name -> number), `provenance.json` says where the numbers come from, for people. Where there are
     columns, the file `FILE` holds them with the provenance, enough to make every figure again.
@@ -152,7 +152,7 @@ class Results(SavedResults):
         return len(self.key)
 
     def metrics(self, threshold: float | None = None) -> dict[str, float]:
-        """What `metrics.json` holds: fractions, but for `samples`, `seconds` and thresholds.
+        """Return what `metrics.json` holds: fractions, but for `samples`, `seconds` and thresholds.
 
         Args:
             threshold: another than the evaluation's; the official figures, known at that one alone, are then left out.
@@ -189,7 +189,7 @@ class Results(SavedResults):
         return float(np.divide(hits, whole, out=np.ones_like(hits), where=whole > 0).mean())
 
     def arrays(self) -> dict[str, Any]:
-        """What `samples.npz` holds beside the provenance; the same results give the same bytes."""
+        """Return what `samples.npz` holds beside the provenance; the same results give the same bytes."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, *self._official_names())}
         for name in _INTEGERS:
             arrays[name] = getattr(self if name in ("height", "width") else self.counts, name).astype(np.int32)

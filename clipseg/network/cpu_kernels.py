@@ -1,4 +1,4 @@
-"""What makes a CPU fast, and nothing else: the arithmetic of torch's modules with less memory to move.
+"""Kernels that make a CPU fast, and nothing else: the arithmetic of torch's modules with less memory to move.
 
 torch hands a product on the CPU to a BLAS that packs the weight anew at every call. In a backbone of which nothing else takes
 as long, packing once by oneDNN saves a seventh to a quarter of the time, and takes the weight's memory a second time; half of
@@ -164,7 +164,7 @@ class Dropout(nn.Dropout):
 
 
 class _ReluDropout(torch.autograd.Function):
-    """What was neither negative nor dropped is above zero in the result: all that the gradient needs to know."""
+    """ReLU and dropout in one: what of the result is above zero is all that the gradient needs to know."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:

@@ -101,7 +101,7 @@ class ModelConfig:
 
 
 def _plain(value: Any) -> Any:
-    """What a checkpoint can keep of a setting: numpy's values as Python's, a path as a text, a list as a tuple."""
+    """Return what a checkpoint can keep of a setting: numpy's values as Python's, a path as a text, a list as a tuple."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple, range)):

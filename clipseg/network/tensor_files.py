@@ -23,7 +23,7 @@ FOLDER_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: Path) -> Any:
-    """What a weights file holds: a dict of tensors (safetensors), or the plain data that torch.save wrote.
+    """Read a weights file: a dict of tensors (safetensors), or the plain data that torch.save wrote.
 
     Raises:
         ClipSegError: missing, damaged, or a pickle that asks for more than tensors and plain Python values.

@@ -31,7 +31,7 @@ RELEASE = {"format": "clipseg-release", "version": 1}
 
 
 class Chosen(NamedTuple):
-    """What the caller of `load` wants; None: what the file says."""
+    """The choices of the caller of `load`; None: what the file says."""
 
     pretrained: str | Path | None
     extract_layers: tuple[int, ...] | None

@@ -79,7 +79,7 @@ class Panel:
 
     @property
     def power(self) -> Power | NotTestable:
-        """What a comparison of two rows with so many seeds could show."""
+        """Return what a comparison of two rows with so many seeds could show."""
         return power_of([row.ours for row in self.rows])
 
 

@@ -79,7 +79,7 @@ def visual_prompt_study(folder: Path, device: str, processes: Processes) -> Prom
 
 
 def facts(folders: Mapping[tuple[str, int], Path], runs: Mapping[tuple[str, int], Runs], study: PromptDeltas) -> dict[str, str]:
-    """What the page says of the origin of its figures."""
+    """Return what the page says of the origin of its figures."""
     origins = [read_json(folder / "provenance.json") for folder in folders.values()] + [study.provenance]
     samples = {
         f"{benchmark} `{split}`": f"{len(result)} on {len(np.unique(result.image_key))} images"

@@ -101,7 +101,7 @@ class PaperTables:
 
     @property
     def legend(self) -> str:
-        """What the columns hold."""
+        """Say what the columns hold."""
         return (
             f"Percent (Tab. 2: points); ours by the {self.definition} definition of the metrics, at the paper's threshold "
             f"where it names one. Interval of our mean: over training seeds by Student's t; of a single run by a bootstrap of "
@@ -157,7 +157,7 @@ def _why_not(result: Measured | PromptDeltas, protocol: str) -> str:
     origin = result.provenance
     where = f"experiment {str(origin.get('experiment'))!r} on {origin.get('benchmark')}, split {origin.get('split')}"
     if is_synthetic(origin):
-        return f"Not the paper's data but drawn: {where}."
+        return f"Not the paper's data but synthetic: {where}."
     if origin.get("protocol") != protocol:
         return f"Measured by protocol={origin.get('protocol')}, not {protocol}: {where}."
     if origin.get("training_protocol", protocol) not in (protocol, None):

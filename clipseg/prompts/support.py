@@ -1,4 +1,4 @@
-"""What people hand in as a visual prompt: a picture of any kind and a mask of any kind, read and checked at once."""
+"""Visual prompts as people hand them in: a picture of any kind and a mask of any kind, read and checked at once."""
 
 import numbers
 import os

@@ -1,4 +1,4 @@
-"""What there is to train on and to measure, by name: the formats of `train.py`, the benchmarks of `evaluate.py`.
+"""Everything to train on and to measure, by name: the formats of `train.py`, the benchmarks of `evaluate.py`.
 
 Names alone: what a name stands for is imported when it is asked for. This is the one place where the core knows of studies; one
 that is removed takes its lines here with it.
@@ -18,7 +18,7 @@ def find(name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """What a training reads.
+    """A format of training data.
 
     Attributes:
         layout: of the data's folder, one of `data/layout.py`.
@@ -46,7 +46,7 @@ FORMATS: Mapping[str, Format] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What a benchmark is.
+    """A benchmark of `evaluate.py`.
 
     Attributes:
         run: `module:function` of a `jobs.Job`, which measures, writes and prints.

@@ -119,7 +119,7 @@ def as_plain(config: Any) -> dict[str, Any]:
 
 
 class TrainState:
-    """What training changes, and so what a checkpoint keeps.
+    """The state that training changes, and so a checkpoint keeps.
 
     Args:
         model: of which the decoder learns.

@@ -48,7 +48,7 @@ class Evaluation:
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
         provenance: what the results shall say of their origin.
         processes: who shares the work.
-        reading: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
+        loader: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
         intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
     """
 
@@ -58,7 +58,7 @@ class Evaluation:
     threshold: float
     provenance: Mapping[str, Any]
     processes: Processes
-    reading: LoaderSettings
+    loader: LoaderSettings
     intensity_tests: bool = False
 
     @naming_worker_failures()
@@ -83,7 +83,7 @@ class Evaluation:
                 self.condition,
                 items,
                 processes=self.processes,
-                reading=self.reading,
+                loader=self.loader,
                 left_out=left_out,
             ):
                 parts.append(self.measure(batch, probabilities, save_predictions))
@@ -198,7 +198,7 @@ def _memberships(subsets: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.boo
 
 
 def _missing_subsets(data: Reader) -> dict[str, Any]:
-    """What the provenance says of subsets that could not be told."""
+    """Return what the provenance says of subsets that could not be told."""
     missing = data.missing_subsets if isinstance(data, PhraseCut) else {}
     return {"missing_subsets": missing} if missing else {}
 
@@ -211,19 +211,19 @@ def predictions(
     items: Sequence[int],
     *,
     processes: Processes = ALONE,
-    reading: LoaderSettings = IN_PROCESS,
+    loader: LoaderSettings = IN_PROCESS,
     left_out: list[str] | None = None,
 ) -> Iterator[tuple[Batch, Tensor]]:
     """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size.
 
     Args:
-        reading: how images are read.
-        left_out: gets a line for each that cannot be read, where `reading` leaves them out.
+        loader: how images are read.
+        left_out: gets a line for each that cannot be read, where `loader` leaves them out.
     """
     model.eval()
     device = next(model.decoder.parameters()).device
     noted = [] if left_out is None else left_out
-    for batch in evaluation_batches(data, items, processes=processes, reading=reading, left_out=noted, device=device):
+    for batch in evaluation_batches(data, items, processes=processes, loader=loader, left_out=noted, device=device):
         (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=condition.resize)
         yield batch, maps
 

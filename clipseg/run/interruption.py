@@ -14,7 +14,7 @@ FORWARDED = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interruption:
-    """What a run knows of a wish to end it.
+    """A wish to end a run, as far as the run knows.
 
     Args:
         advice: how to go on, the end of the one line that a stopped run prints.

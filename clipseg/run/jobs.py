@@ -20,7 +20,7 @@ from clipseg.run.settings import EpisodeKeys, EvaluateConfig, FoldKeys, MaskKeys
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a benchmark is given.
+    """All that a benchmark is given.
 
     Attributes:
         config: of `evaluate.py`.
@@ -132,6 +132,6 @@ def evaluation_of(job: Job, data: Reader, *, resize: Resize = "squash") -> Evalu
         threshold=job.config.threshold,
         provenance=job.origin,
         processes=job.processes,
-        reading=job.config.data,
+        loader=job.config.data,
         intensity_tests=isinstance(job.config, MaskKeys) and job.config.intensity_tests,
     )

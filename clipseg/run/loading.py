@@ -41,7 +41,7 @@ def training_batches(
     batch_size: int,
     processes: Processes,
     start: int,
-    reading: LoaderSettings,
+    loader: LoaderSettings,
     left_out: list[str],
     device: torch.device,
 ) -> Generator[Batch, None, None]:
@@ -49,12 +49,12 @@ def training_batches(
 
     Args:
         batch_size: items, over all processes. In the place of one that is left out comes the next that can be read.
-        reading: by how many workers, and what becomes of an item that cannot be read.
+        loader: by how many workers, and what becomes of an item that cannot be read.
         left_out: gets a line for each such item.
     """
     sampler = StreamSampler(len(data), batch_size=batch_size, rank=processes.rank, world_size=processes.world_size, start=start)
-    tries = MOST_IN_A_ROW if reading.unreadable == "leave_out" else 1
-    for read in _read(_Lenient(data, tries), sampler, reading, device):
+    tries = MOST_IN_A_ROW if loader.unreadable == "leave_out" else 1
+    for read in _read(_Lenient(data, tries), sampler, loader, device):
         if read.failed:
             raise read.failed
         assert read.batch is not None
@@ -67,22 +67,22 @@ def evaluation_batches(
     items: Sequence[int],
     *,
     processes: Processes,
-    reading: LoaderSettings,
+    loader: LoaderSettings,
     left_out: list[str],
     device: torch.device,
 ) -> Iterator[Batch]:
     """This process's share of `items`, one image a batch: what it gets does not depend on its neighbours.
 
     Args:
-        reading: by how many workers, and what becomes of an image that cannot be read.
+        loader: by how many workers, and what becomes of an image that cannot be read.
         left_out: gets a line for each such image.
     """
     own = [[(0, items[position])] for position in shard(len(items), processes.rank, processes.world_size)]
-    reads = _read(_Lenient(data, 1), own, reading, device)
-    return _readable((read.failed or read.batch for read in reads), reading, left_out)
+    reads = _read(_Lenient(data, 1), own, loader, device)
+    return _readable((read.failed or read.batch for read in reads), loader, left_out)
 
 
-def read_each(data: Any, items: Iterable[int], *, reading: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
+def read_each(data: Any, items: Iterable[int], *, loader: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
     """`data[item]` one by one, in this process, for what is no `Reader`; arguments as in `evaluation_batches`."""
 
     def reads() -> Iterator[Any]:
@@ -92,11 +92,11 @@ def read_each(data: Any, items: Iterable[int], *, reading: LoaderSettings, left_
             except ClipSegError as error:
                 yield error
 
-    return _readable(reads(), reading, left_out)
+    return _readable(reads(), loader, left_out)
 
 
-def _readable(reads: Iterable[Any], reading: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
-    """What could be read; of the rest, errors, the first ends it all, or each is noted."""
+def _readable(reads: Iterable[Any], loader: LoaderSettings, left_out: list[str]) -> Iterator[Any]:
+    """Yield readable items; raise the first error, or note each."""
     in_a_row = 0
     for read in reads:
         if not isinstance(read, ClipSegError):
@@ -104,7 +104,7 @@ def _readable(reads: Iterable[Any], reading: LoaderSettings, left_out: list[str]
             yield read
             continue
         in_a_row += 1
-        if reading.unreadable == "stop":
+        if loader.unreadable == "stop":
             raise read
         if in_a_row == MOST_IN_A_ROW:
             raise _gone(read)
@@ -112,12 +112,12 @@ def _readable(reads: Iterable[Any], reading: LoaderSettings, left_out: list[str]
 
 
 def with_left_out(provenance: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
-    """What results say of their origin, and that of these images they say nothing."""
+    """Return what results say of their origin, and that of these images they say nothing."""
     return dict(provenance) | ({"left_out": sorted(left_out)} if left_out else {})
 
 
 def _gone(error: ClipSegError) -> ClipSegError:
-    """What to raise where nothing can be read any more; `error` is the last of `MOST_IN_A_ROW`."""
+    """Return what to raise where nothing can be read any more; `error` is the last of `MOST_IN_A_ROW`."""
     return ClipSegError(f"{error}; this and the {MOST_IN_A_ROW - 1} before it cannot be read: is data.root still there?")
 
 
@@ -128,7 +128,7 @@ def _note(errors: Sequence[str], left_out: list[str]) -> None:
 
 
 class _Read(NamedTuple):
-    """What a worker hands over, errors as values: raised in a worker they would arrive as a traceback in a string."""
+    """An item that a worker hands over, errors as values: raised in a worker they would arrive as a traceback in a string."""
 
     batch: Batch | None
     errors: list[str]
@@ -161,19 +161,19 @@ def _join(items: Sequence[tuple[Sample | None, list[ClipSegError]]]) -> _Read:
     return _Read(collate(samples), [str(error) for _, errors in items for error in errors], None)
 
 
-def _read(data: _Lenient, batch_sampler: Any, reading: LoaderSettings, device: torch.device) -> Iterator[_Read]:
+def _read(data: _Lenient, batch_sampler: Any, loader: LoaderSettings, device: torch.device) -> Iterator[_Read]:
     # Torch warns of more workers than cores; they wait for disks, and `LoaderSettings` has a limit of its own.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    loader = DataLoader(
+    batches = DataLoader(
         data,
         batch_sampler=batch_sampler,
-        num_workers=reading.workers,
+        num_workers=loader.workers,
         collate_fn=_join,
         pin_memory=device.type == "cuda",
-        timeout=reading.worker_timeout if reading.workers else 0,
+        timeout=loader.worker_timeout if loader.workers else 0,
         worker_init_fn=begin_worker,
     )
-    reads = from_workers(loader)
+    reads = from_workers(batches)
     return _copied_ahead(reads, device) if device.type == "cuda" else (_on(device, read) for read in reads)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a progress line, `metrics.jsonl`, and TensorBoard. Only rank 0 writes."""
+"""The log of a run while it runs: a progress line, `metrics.jsonl`, and TensorBoard. Only rank 0 writes."""
 
 import contextlib
 import json
@@ -86,7 +86,7 @@ class RunLog:
         self.overlap = torch.zeros(2, dtype=torch.int64)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is known and not yet written, and what is counted over the whole run: plain values, for a checkpoint."""
+        """Return what is known and not yet written, and what is counted over the whole run: plain values, for a checkpoint."""
         return {
             "noted": dict(self.noted),
             "overlap": self.overlap.tolist(),

@@ -11,7 +11,7 @@ PACKAGES = ("clipseg", "torch", "torchvision", "open_clip_torch", "numpy", "pill
 
 
 def provenance(config: dict[str, Any], device: str) -> dict[str, Any]:
-    """What a results file, a run folder and a report say of their origin; plain values only."""
+    """Return what a results file, a run folder and a report say of their origin; plain values only."""
     return {
         "config": config,
         "seed": config.get("seed"),

@@ -41,7 +41,7 @@ class LoaderSettings:
 
 @dataclass
 class DataSettings(LoaderSettings, Leniency, Augmentation):
-    """What is trained on (`run/training_data.py`)."""
+    """The data that are trained on (`run/training_data.py`)."""
 
     workers: int = 4
     root: str = MISSING  # a folder, or "mini": the synthetic data, in the layout of the format
@@ -156,9 +156,9 @@ class TrainConfig:
         if self.data.train_split == "auto":
             self.data.train_split = usual.train_split
         if self.data.val_split == "auto":
-            # The drawn PhraseCut has no miniv: all of its val is small enough.
-            drawn = self.data.root == "mini" and self.data.format == "phrasecut"
-            self.data.val_split = "val" if drawn else usual.val_split
+            # The synthetic PhraseCut has no miniv: all of its val is small enough.
+            synthetic = self.data.root == "mini" and self.data.format == "phrasecut"
+            self.data.val_split = "val" if synthetic else usual.val_split
         by_rule = str(self.data.exclude).startswith("pascal5i_fold")
         if self.data.format == "coco20i" and self.fold is None:
             raise ClipSegError("data.format=coco20i needs the fold that is held out; add fold=0")
@@ -172,7 +172,7 @@ class TrainConfig:
 class EvaluationData(LoaderSettings, Leniency):
     """Where the benchmark's data lies."""
 
-    root: str | None = None  # a folder, or "mini", drawn in the benchmark's layout; null: what the model was trained on
+    root: str | None = None  # a folder, or "mini", synthetic in the benchmark's layout; null: what the model was trained on
 
 
 @dataclass
@@ -220,7 +220,7 @@ class EpisodeKeys:
 
 @dataclass
 class EvaluateConfig:
-    """What every benchmark of `evaluate.py` takes."""
+    """The keys that every benchmark of `evaluate.py` takes."""
 
     checkpoint: str = MISSING
     benchmark: str = "phrasecut"

@@ -36,7 +36,7 @@ def train_decoder(
     *,
     settings: TrainingSettings,
     seed: int,
-    reading: LoaderSettings,
+    loader: LoaderSettings,
     threshold: float,
     folder: Path,
     state: dict[str, Any] | None,
@@ -54,7 +54,7 @@ def train_decoder(
     process draws its own.
 
     Args:
-        reading: how batches are read.
+        loader: how batches are read.
         threshold: at which the progress line's IoU cuts the probabilities.
         condition: how the targets of a batch are described.
         validate: called with the number of steps done; what it returns decides which checkpoint is the best.
@@ -101,7 +101,7 @@ def train_decoder(
         batch_size=settings.batch_size // settings.phrases_per_image,
         processes=processes,
         start=train_state.done,
-        reading=reading,
+        loader=loader,
         left_out=log.left_out,
         device=device,
     )

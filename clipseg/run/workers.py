@@ -70,7 +70,7 @@ def _give_up(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def from_workers(loader: Iterable[Any]) -> Iterator[Any]:
-    """What a `DataLoader` yields; with the generator its workers end.
+    """Yield what a `DataLoader` yields; with the generator its workers end.
 
     Raises:
         ClipSegError: no more processes can be started.

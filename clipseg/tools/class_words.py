@@ -26,7 +26,7 @@ ORIGIN = "WordNet 3.0 Copyright 2006 by Princeton University; see pascal_class_w
 
 @dataclass(frozen=True, slots=True)
 class Synset:
-    """What is needed of a line of `data.noun`: its lemmas as spelled there, and the offsets of its hyponyms."""
+    """A line of `data.noun`, as far as needed: its lemmas as spelled there, and the offsets of its hyponyms."""
 
     lemmas: tuple[str, ...]
     hyponyms: tuple[str, ...]

@@ -32,7 +32,7 @@ def small_root(tmp_path_factory):
 
 
 def fill(polygons, side=mini.SIDE):
-    """What PhraseCut's evaluator draws: coordinates truncated, outline and fill."""
+    """Draw as PhraseCut's evaluator: coordinates truncated, outline and fill."""
     image = Image.new("L", (side, side))
     for polygon in polygons:
         ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in polygon], outline=1, fill=1)

@@ -17,7 +17,7 @@ def unpack(packed: np.ndarray, columns: int) -> np.ndarray:
 
 
 def counted(name: str) -> tuple[SampleCounts, list[str]]:
-    """What our metrics count on the inputs of a run, and the class of each sample."""
+    """Return what our metrics count on the inputs of a run, and the class of each sample."""
     data = arrays("11_metrics_inputs")
     logits = data["logits"].astype(np.float32)
     truth, classes, valid = unpack(data["truth"], logits.shape[-1]), data["classes"], None

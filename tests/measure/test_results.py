@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk reads back, merges, and is refused where it is damaged."""
+"""Results of an evaluation on disk: they are read back, merge, and are refused where they are damaged."""
 
 import contextlib
 import json

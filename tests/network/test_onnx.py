@@ -1,4 +1,4 @@
-"""What onnxruntime computes from the exported files equals what torch computes, at every size."""
+"""Exported files: onnxruntime computes from them what torch computes, at every size."""
 
 import json
 import warnings

@@ -400,7 +400,7 @@ def test_two_processes_count_zero_shot_as_one(tiny_model, voc, tmp_path):
             unseen=("cow",),
             provenance={},
             processes=processes,
-            reading=IN_PROCESS,
+            loader=IN_PROCESS,
         )
         return evaluation.run()[0].matrix
 

@@ -36,7 +36,7 @@ def measured(data: PhraseCut) -> tuple[Results, Predictor]:
         threshold=0.3,
         provenance={},
         processes=ALONE,
-        reading=IN_PROCESS,
+        loader=IN_PROCESS,
     )
     return evaluation.run(), model
 
@@ -115,7 +115,7 @@ def test_golden_inputs_of_phrasecut(given_supports: dict[str, str]) -> None:
 
 
 def shown(batch: Batch, task: int) -> torch.Tensor:
-    """What CLIP is shown of a task's support, `[3, 352, 352]`."""
+    """Return what CLIP is shown of a task's support, `[3, 352, 352]`."""
     model: Any = Predictor()
     Conditioner(PromptSettings()).visual(model, batch)
     asked = [*batch.support_index.tolist(), *batch.blank_index.tolist()]

@@ -1,4 +1,4 @@
-"""What cannot be read in the middle of a run: it stops, or it is named, counted and left out, until nothing can be read."""
+"""Images that cannot be read in the middle of a run: it stops, or each is named, counted and left out."""
 
 import numpy as np
 import pytest
@@ -33,21 +33,21 @@ def leaving_out(workers):
     return LoaderSettings(workers=workers, unreadable="leave_out")
 
 
-def trained_on(data, steps, reading, left_out):
+def trained_on(data, steps, loader, left_out):
     batches = training_batches(
         data,
         batch_size=3,
         processes=Processes(),
         start=0,
-        reading=reading,
+        loader=loader,
         left_out=left_out,
         device=torch.device("cpu"),
     )
     return [next(batches).keys for _ in range(steps)]
 
 
-def evaluated(data, reading, left_out):
-    options = {"processes": Processes(), "reading": reading, "left_out": left_out, "device": torch.device("cpu")}
+def evaluated(data, loader, left_out):
+    options = {"processes": Processes(), "loader": loader, "left_out": left_out, "device": torch.device("cpu")}
     return [batch.keys for batch in evaluation_batches(data, range(len(data)), **options)]
 
 
@@ -75,7 +75,7 @@ def test_by_default_it_stops():
     with pytest.raises(ClipSegError, match=r"^1\.jpg: truncated$"):
         evaluated(Holed(6, {1}), LoaderSettings(workers=0), [])
     with pytest.raises(ClipSegError, match=r"^1\.jpg: truncated$"):
-        list(read_each(Holed(6, {1}), range(6), reading=LoaderSettings(), left_out=[]))
+        list(read_each(Holed(6, {1}), range(6), loader=LoaderSettings(), left_out=[]))
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
@@ -87,4 +87,4 @@ def test_where_nothing_can_be_read_any_more_it_stops_all_the_same():
         evaluated(Holed(40, gone), leaving_out(0), [])
     left_out = []
     scattered = Holed(40, range(0, 40, 2))
-    assert len(list(read_each(scattered, range(40), reading=leaving_out(0), left_out=left_out))) == len(left_out) == 20
+    assert len(list(read_each(scattered, range(40), loader=leaving_out(0), left_out=left_out))) == len(left_out) == 20

@@ -67,7 +67,7 @@ def run(
             data,
             settings=training,
             seed=3,
-            reading=LoaderSettings(workers=workers),
+            loader=LoaderSettings(workers=workers),
             threshold=0.3,
             folder=folder,
             state=state,

@@ -49,10 +49,10 @@ def hang():
 
 
 @naming_worker_failures()
-def read(data, **reading):
+def read(data, **loader):
     left_out = []
     options = {"processes": Processes(), "left_out": left_out, "device": torch.device("cpu")}
-    return list(evaluation_batches(data, range(len(data)), reading=LoaderSettings(**reading), **options))
+    return list(evaluation_batches(data, range(len(data)), loader=LoaderSettings(**loader), **options))
 
 
 @pytest.mark.parametrize("room", [3, 12, 14, 16])
@@ -117,14 +117,14 @@ def test_a_worker_that_hangs_is_given_up_and_ended():
 
 def test_workers_outlive_a_signal_to_the_group_and_end_with_their_reader():
     options = {"processes": Processes(), "left_out": [], "device": torch.device("cpu")}
-    batches = evaluation_batches(Troubled(), range(6), reading=LoaderSettings(workers=1), **options)
+    batches = evaluation_batches(Troubled(), range(6), loader=LoaderSettings(workers=1), **options)
     worker = int(next(batches).phrases[0])
     assert worker != os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(worker, number)
     assert [batch.keys for batch in batches] == [[f"{item}"] for item in range(1, 6)]
 
-    batches = evaluation_batches(Troubled(), range(6), reading=LoaderSettings(workers=1), **options)
+    batches = evaluation_batches(Troubled(), range(6), loader=LoaderSettings(workers=1), **options)
     worker = int(next(batches).phrases[0])
     batches.close()
     assert is_gone(worker)

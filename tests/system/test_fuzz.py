@@ -61,7 +61,7 @@ def fuzzed(examples: int) -> Callable[..., Any]:
 
 
 def attempt(read: Callable[[], Any]) -> Any:
-    """What is read, or None where that ends in our error, which must be of one line."""
+    """Return what is read, or None where that ends in our error, which must be of one line."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -234,7 +234,7 @@ def test_data_sets_with_damaged_annotations(tmp_path: Path, name: str) -> None:
 
 
 def test_annotations_nested_nearly_too_deep(tmp_path: Path) -> None:
-    """What the parser of JSON just takes may be too deep for whatever comes after it."""
+    """Nesting that the parser of JSON just takes may be too deep for whatever comes after it."""
     path = write_coco(tmp_path, OBJECTS)
     whole = path.read_text()
     for depth in (5, 200, *range(900, 1001, 10), 3000):

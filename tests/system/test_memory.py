@@ -56,7 +56,7 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
             data,
             settings=settings,
             seed=0,
-            reading=IN_PROCESS,
+            loader=IN_PROCESS,
             threshold=0.3,
             folder=tmp_path / "run",
             state=None,

@@ -87,7 +87,7 @@ def embedded() -> str:
 
 @dataclass
 class Seen:
-    """What training made of its data: rules of exclusion, batches, and the texts and pictures that described their targets."""
+    """The use that training made of its data: rules of exclusion, batches, the texts and pictures that described targets."""
 
     rules: set[str] = field(default_factory=set)
     batches: list[Batch] = field(default_factory=list)

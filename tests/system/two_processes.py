@@ -67,7 +67,7 @@ def step_2_of(finished: Path, folder: Path) -> None:
 
 
 def process(job: dict) -> None:
-    """What each process of a job does; those of one job read different images and draw different dropout, so there is none."""
+    """Run one process of a job; those of one job read different images and draw different dropout, so there is none."""
     Dropout.draw = lambda self, x: (torch.ones_like(x, dtype=torch.bool), 1.0)
     if "harm" in job and os.environ["RANK"] == "1":
         {"kill": die_at_step_3, "unreadable": cannot_read}[job["harm"]]()

@@ -43,7 +43,7 @@ LVIS_CATEGORIES = tuple(sorted(_PROMPTED | {"wheel", "steering_wheel", "zebra"})
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A drawn photo: uint8 RGB `[H, W, 3]`, and (number of the class, bool mask `[H, W]`) of each thing, from back to front."""
+    """A synthetic photo: uint8 RGB `[H, W, 3]`, and (number of the class, bool mask `[H, W]`) of each thing, back to front."""
 
     image: NDArray[np.uint8]
     things: tuple[tuple[int, NDArray[np.bool_]], ...]

@@ -1,4 +1,4 @@
-"""What can be said of a scene: phrases as PhraseCut's, each with all things of which it is true.
+"""Phrases about a scene as PhraseCut's, each with all things of which it is true.
 
 Category ("flag"), attribute + category ("large red flag"), category + relation ("flag left of a red board"), and both
 ("red flag above a kite").
@@ -41,7 +41,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What a task asks for: a description, and where the thing lies as seen from another: "red flag left of a kite"."""
+    """A task's target: a description, and where the thing lies as seen from another: "red flag left of a kite"."""
 
     subject: Description
     relation: str | None = None

@@ -36,7 +36,7 @@ RIM_PIXELS = 1.3
 
 
 class Kind(NamedTuple):
-    """What is to be drawn: keys of `CATEGORIES`, `COLOURS` and `SIZES`."""
+    """A kind of thing: keys of `CATEGORIES`, `COLOURS` and `SIZES`."""
 
     category: str
     colour: str

@@ -109,7 +109,7 @@ def coco20i_validation(
 
 
 def _origin(class_lists: str | Path | None) -> str:
-    """What lists are named by in a result."""
+    """Return what lists are named by in a result."""
     return f"from classes of at least {LEAST_PIXELS} pixels" if class_lists is None else f"from {Path(class_lists).name}"
 
 

@@ -51,7 +51,7 @@ def lvis_training(root: str | Path, options: ReaderOptions, *, split: str = "tra
 
 
 def lvis_names(root: str | Path, *, split: str = "val", seed: int = 0, exclude: PhraseFilter | None = None) -> EpisodeReader:
-    """What `lvis_training` learns, on whole photos: each image and each class it shows, asked for by its name.
+    """Ask for what `lvis_training` learns, on whole photos: each image and each class it shows, asked for by its name.
 
     Args:
         root: as in `lvis_prompts`.

@@ -52,7 +52,7 @@ ANNOTATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the photos: counts, and for each that failed its record and the reason."""
+    """The end of a download: counts, and for each that failed its record and the reason."""
 
     wanted: int
     fetched: int

@@ -1,4 +1,4 @@
-"""What the check of a data folder finds, line by line, in the same words for every layout."""
+"""Findings of the check of a data folder, line by line, in the same words for every layout."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

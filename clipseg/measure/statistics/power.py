@@ -1,4 +1,4 @@
-"""What could these seeds have shown? The power of Welch's test of two groups of runs with the same spread."""
+"""The power of Welch's test of two groups of runs with the same spread."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """What is seen in 80% of cases at α = 0.05, two-sided, with two groups of as many seeds.
+    """The differences that are seen in 80% of cases at α = 0.05, two-sided, with two groups of as many seeds.
 
     Attributes:
         spread: the standard deviation over seeds, pooled, in points.

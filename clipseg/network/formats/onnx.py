@@ -163,7 +163,7 @@ class PromptDecoder(nn.Module):
 
 
 def _config(model: CLIPSeg, graphs: Sequence[Graph]) -> dict[str, Any]:
-    """What a program needs that has nothing but the three graphs."""
+    """Return what a program needs that has nothing but the three graphs."""
     backbone, size = model.backbone, model.config.image_size
     assert isinstance(backbone.tokenizer, SimpleTokenizer)
     return {

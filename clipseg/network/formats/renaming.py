@@ -37,7 +37,7 @@ def linear(ours: str, *theirs: str) -> Iterator[Rename]:
 
 @dataclass(frozen=True)
 class DecoderNames:
-    """What a foreign layout calls the decoder's parts; `{}` is the number of a block, the deepest first as ours."""
+    """The names of the decoder's parts in a foreign layout; `{}` is the number of a block, the deepest first as ours."""
 
     film: str
     reduction: str

@@ -91,7 +91,7 @@ def named_sizes(name: str) -> ClipSizes:
 
 @dataclass(frozen=True)
 class FolderConfig:
-    """What a folder in transformers' layout says of itself; the decoder's fields are None where it holds a CLIP alone."""
+    """The configuration of a folder in transformers' layout; the decoder's fields are None where it holds a CLIP alone."""
 
     sizes: ClipSizes
     extract_layers: tuple[int, ...] | None = None

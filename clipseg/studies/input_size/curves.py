@@ -19,7 +19,7 @@ from clipseg.measure.tables import monospaced
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCurves(SavedResults):
-    """What was measured at several sizes.
+    """Figures measured at several sizes.
 
     Attributes:
         sizes: S sides of square images in pixels, ascending.
@@ -44,7 +44,7 @@ class SizeCurves(SavedResults):
     provenance: Mapping[str, Any]
 
     def metrics(self) -> dict[str, float]:
-        """What `metrics.json` holds: `<metric>@<size>`, with `_low` and `_high` where there are intervals."""
+        """Return what `metrics.json` holds: `<metric>@<size>`, with `_low` and `_high` where there are intervals."""
         figures: dict[str, float] = {}
         for name, values in self.curves.items():
             figures |= {f"{name}@{size}": value for size, value in zip(self.sizes, values, strict=True)}

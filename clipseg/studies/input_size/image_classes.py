@@ -1,6 +1,6 @@
 """Images of one class each, some to learn from and some to test on: a folder a class, or synthetic scenes of a single thing.
 
-CLIP's linear probe is measured on them (the paper's Fig. 5). The classes are the folders' names, or the drawn categories.
+CLIP's linear probe is measured on them (the paper's Fig. 5). The classes are the folders' names, or the synthetic categories.
 """
 
 import functools

@@ -44,7 +44,7 @@ def measure_linear_probe(
     sizes: Sequence[int],
     provenance: Mapping[str, Any],
     processes: Processes,
-    reading: LoaderSettings,
+    loader: LoaderSettings,
 ) -> SizeCurves:
     """Accuracy on the test images at each size, with Wilson's 95% interval.
 
@@ -54,15 +54,15 @@ def measure_linear_probe(
         sizes: sides in pixels, multiples of CLIP's patch size.
         provenance: what the results shall say of their origin.
         processes: who shares the work of embedding.
-        reading: how images are read; all are needed.
+        loader: how images are read; all are needed.
 
     Raises:
         ClipSegError: an image cannot be read.
     """
-    if reading.unreadable != "stop":
-        raise ClipSegError(f"data.unreadable={reading.unreadable}: the linear probe needs all of its images; leave the key out")
+    if loader.unreadable != "stop":
+        raise ClipSegError(f"data.unreadable={loader.unreadable}: the linear probe needs all of its images; leave the key out")
     began = time.perf_counter()
-    embedded = _embed(backbone, data, sizes, processes=processes, reading=reading)
+    embedded = _embed(backbone, data, sizes, processes=processes, loader=loader)
     is_test, labels = data.is_test, data.labels
     hits = []
     for at_size in embedded:
@@ -85,11 +85,11 @@ def measure_linear_probe(
 
 @torch.no_grad()
 def _embed(
-    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, reading: LoaderSettings
+    backbone: CLIPBackbone, data: ImagesByClass, sizes: Sequence[int], *, processes: Processes, loader: LoaderSettings
 ) -> NDArray[np.float32]:
     """CLIP's embeddings at each size, `[S, I, E]`; on every process those of all images."""
     weight = backbone.clip.visual.conv1.weight
-    read = evaluation_batches(data, range(len(data)), processes=processes, reading=reading, left_out=[], device=weight.device)
+    read = evaluation_batches(data, range(len(data)), processes=processes, loader=loader, left_out=[], device=weight.device)
     images = (image for batch in read for image in batch.images)
     total = len(range(processes.rank, len(data), processes.world_size))
     shown = tqdm(images, total=total, unit="image", disable=None if processes.is_main else True, leave=False)
@@ -121,7 +121,7 @@ def linear_probe(job: Job) -> None:
         sizes=sizes,
         provenance={**job.origin, "backbone": job.model.config.backbone},
         processes=job.processes,
-        reading=config.data,
+        loader=config.data,
     )
     if job.processes.is_main:
         curves.write(job.folder)

@@ -137,7 +137,7 @@ def _answered(
     model, items = evaluation.model.eval(), range(len(evaluation.data))[:first_images]
     device = next(model.decoder.parameters()).device
     batches = evaluation_batches(
-        evaluation.data, items, processes=evaluation.processes, reading=evaluation.reading, left_out=left_out, device=device
+        evaluation.data, items, processes=evaluation.processes, loader=evaluation.loader, left_out=left_out, device=device
     )
     total = -(-len(items) // evaluation.processes.world_size)
     shown = evaluation.processes.is_main

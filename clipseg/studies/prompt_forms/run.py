@@ -63,7 +63,7 @@ class PromptForms:
         device = next(model.decoder.parameters()).device
         left_out: list[str] = []
         batches = evaluation_batches(
-            measured.data, items, processes=measured.processes, reading=measured.reading, left_out=left_out, device=device
+            measured.data, items, processes=measured.processes, loader=measured.loader, left_out=left_out, device=device
         )
         shown = progress is not None and measured.processes.is_main
         total = -(-len(items) // measured.processes.world_size)
@@ -92,7 +92,7 @@ def _origin(name: str, condition: Conditioner) -> dict[str, Any]:
 
 
 def prompt_forms(job: Job) -> None:
-    """What other words around the same phrases do to the masks (Fig. 7)."""
+    """Measure what other words around the same phrases do to the masks (Fig. 7)."""
     if job.config.prompt.templates != "plain" or job.config.prompt.ensemble:
         raise ClipSegError("benchmark=prompt_forms compares all forms; leave prompt.templates and prompt.ensemble out")
     study = PromptForms(evaluation=evaluation_of(job, phrasecut_data(job)), forms=FORMS)

@@ -1,4 +1,4 @@
-"""What `clipseg benchmark` measures: this package against transformers' CLIPSeg with the same weights, against metrics that
+"""The cases of `clipseg benchmark`: this package against transformers' CLIPSeg with the same weights, against metrics that
 sort the pixels once a threshold, and against a reader that tests every pixel of a photo against a polygon.
 """
 
@@ -118,7 +118,7 @@ class Cases:
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].to(self.device)
 
     def memory(self, prompts: Sequence[int]) -> list[dict[str, float | None]]:
-        """What one image with so many prompts takes in MiB, on both sides."""
+        """Return what one image with so many prompts takes in MiB, on both sides."""
         rows: list[dict[str, float | None]] = []
         for number in prompts:
             ours, theirs = self._ways(number)
@@ -162,7 +162,7 @@ class Cases:
             threshold=0.3,
             provenance={},
             processes=Processes(),
-            reading=IN_PROCESS,
+            loader=IN_PROCESS,
         )
 
         @torch.no_grad()
@@ -173,9 +173,7 @@ class Cases:
         def theirs() -> SampleCounts:
             self.reference.eval()
             items = range(len(data))
-            batches = evaluation_batches(
-                data, items, processes=Processes(), reading=IN_PROCESS, left_out=[], device=self.device
-            )
+            batches = evaluation_batches(data, items, processes=Processes(), loader=IN_PROCESS, left_out=[], device=self.device)
             rows = [evaluation.measure(batch, probabilities(batch), None) for batch in batches]
             return SampleCounts.concatenate(row["counts"] for row in rows)
 

@@ -1,4 +1,4 @@
-"""What the benchmark measures against besides transformers, and the data it is measured on: plain counting and reading."""
+"""References of the benchmark besides transformers, and the data it is measured on: plain counting and reading."""
 
 from pathlib import Path
 

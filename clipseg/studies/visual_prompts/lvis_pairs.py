@@ -113,7 +113,7 @@ def _choose(table: InstanceTable, pairs: Sequence[Pair]) -> dict[int, list[int]]
 
 
 def _names_in(table: InstanceTable, image: int) -> tuple[str, ...]:
-    """What is annotated in an image, each once."""
+    """Return what is annotated in an image, each once."""
     present = np.unique(table.category[table.starts[image] : table.starts[image + 1]])
     return tuple(sorted({natural_name(table.categories[category]) for category in present.tolist()}))
 

@@ -1,4 +1,4 @@
-"""What showing an object to CLIP does for its name: probabilities per object and variant on disk, and the figures made of them.
+"""The effect of showing an object to CLIP: its name's probability per object and variant on disk, and the figures made of it.
 
 A results folder holds `prompt_deltas.npz` (all of `PromptDeltas`; enough for every table, test and chart without model or
 images), `metrics.json` (flat, name -> number) and `provenance.json`. Needs no torch. Source: the paper's Tab. 2.
@@ -108,7 +108,7 @@ class PromptDeltas(SavedResults):
         ]
 
     def metrics(self) -> dict[str, float]:
-        """What `metrics.json` holds: `delta/<variant>` in points, with `_low`, `_high`, `_p` and `_p_holm` where testable."""
+        """Return `metrics.json`: `delta/<variant>` in points, with `_low`, `_high`, `_p` and `_p_holm` where testable."""
         figures: dict[str, float] = {}
         for effect in self.effects():
             figures[f"delta/{effect.variant}"] = effect.delta
@@ -120,7 +120,7 @@ class PromptDeltas(SavedResults):
         return figures | {"probability_original": original, "samples": len(self), "images": images, "seconds": self.seconds}
 
     def arrays(self) -> dict[str, Any]:
-        """What `prompt_deltas.npz` holds beside the provenance."""
+        """Return what `prompt_deltas.npz` holds beside the provenance."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, "choices", "original", "engineered")}
         return arrays | {"variants": np.array(self.variants), "seconds": np.float64(self.seconds)}
 

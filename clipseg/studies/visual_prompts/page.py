@@ -15,7 +15,7 @@ from clipseg.studies.visual_prompts.numbers import COLUMNS, PromptDeltas, table_
 
 @dataclass(frozen=True)
 class Picture:
-    """What CLIP is shown, RGB uint8 `[H, W, 3]`, and the variants that show this (attention masks share one picture)."""
+    """A picture shown to CLIP, RGB uint8 `[H, W, 3]`, and the variants that show this (attention masks share one picture)."""
 
     variants: tuple[str, ...]
     pixels: np.ndarray

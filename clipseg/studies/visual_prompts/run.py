@@ -87,7 +87,7 @@ class PromptStudy:
         *,
         provenance: Mapping[str, Any],
         processes: Processes,
-        reading: LoaderSettings = IN_PROCESS,
+        loader: LoaderSettings = IN_PROCESS,
         progress: bool = False,
     ) -> PromptDeltas:
         """Measure every object once; on every process the results of all.
@@ -97,14 +97,14 @@ class PromptStudy:
         Args:
             provenance: what the results shall say of their origin; images left out are added.
             processes: who shares the work.
-            reading: what becomes of an image that cannot be read.
+            loader: what becomes of an image that cannot be read.
             progress: show a progress bar.
         """
         began = time.perf_counter()
         items = range(len(self.source))
         shown = tqdm(items, unit="image", disable=None if progress and processes.is_main else True, leave=False)
         left_out: list[str] = []
-        objects = (thing for things in read_each(self.source, shown, reading=reading, left_out=left_out) for thing in things)
+        objects = (thing for things in read_each(self.source, shown, loader=loader, left_out=left_out) for thing in things)
         own = islice(_batches(objects, BATCH), processes.rank, None, processes.world_size)
         rows = processes.gather_lists([row for batch in own for row in self._measure(batch)])
         keys, image_keys, names, choices, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
@@ -163,7 +163,7 @@ class PromptStudy:
 
     @torch.no_grad()
     def _pictures(self, thing: NamedObject) -> list[Picture]:
-        """What each variant shows CLIP; what attention masks hide is darkened."""
+        """Return what each variant shows CLIP; what attention masks hide is darkened."""
         images, masks = self._prepare([thing])
         pixels = [(row, VARIANTS[name]) for row, name in self._rows if name in VARIANTS]
         pictures = [
@@ -194,13 +194,13 @@ def _pixels(normalised: Tensor) -> np.ndarray:
 
 
 def visual_prompts(job: Job) -> None:
-    """What showing an object to CLIP does for its name (Tab. 2); of the weights only the backbone counts."""
+    """Measure what showing an object to CLIP does for its name (Tab. 2); of the weights only the backbone counts."""
     config = job.config
     assert isinstance(config, VisualPromptKeys)
     source = object_source(job.root, split=config.split, settings=config.data)
     variants = choose_variants(config.variant)
     study = PromptStudy(job.model.backbone, source, variants=variants, image_size=config.image_size, protocol=config.protocol)
-    results = study.run(provenance=job.origin, processes=job.processes, reading=config.data, progress=True)
+    results = study.run(provenance=job.origin, processes=job.processes, loader=config.data, progress=True)
     if job.processes.is_main:
         study.write(job.folder, results, seed=config.seed)
         print(format_deltas(results))

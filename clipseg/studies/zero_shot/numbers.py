@@ -145,7 +145,7 @@ def zero_shot_summary(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> 
 
 
 def figures_as_scored(matrix: NDArray[np.int64], *, unseen: Collection[int]) -> dict[str, float]:
-    """What the scorer of Tab. 4 prints, as released: it takes the seen classes for the unseen and the unseen for the seen.
+    """Return what the scorer of Tab. 4 prints, as released: it takes the seen classes for the unseen and vice versa.
 
     Args:
         matrix: as in `zero_shot_summary`.

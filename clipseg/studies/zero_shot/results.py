@@ -1,4 +1,4 @@
-"""What generalised zero-shot segmentation leaves on disk: the confusion matrix, the figures made of it, and a page.
+"""Results of generalised zero-shot segmentation on disk: the confusion matrix, the figures made of it, and a page.
 
 A folder holds `confusion.json` (all of the counts), `metrics.json` (flat, name -> fraction), `provenance.json` and
 `report.html`. Needs no torch.
@@ -63,7 +63,7 @@ class MulticlassResults(SavedResults):
     provenance: Mapping[str, Any]
 
     def metrics(self) -> dict[str, float]:
-        """What `metrics.json` holds: `zero_shot_summary`, `iou/<class>` of the classes that occur, `samples`, `seconds`.
+        """Return what `metrics.json` holds: `zero_shot_summary`, `iou/<class>` of the classes that occur, `samples`, `seconds`.
 
         And `figures_as_scored`, where the paper prints such figures: with 4 or 10 unseen classes.
         """
@@ -81,7 +81,7 @@ class MulticlassResults(SavedResults):
         return asked if set(asked) <= set(self.names) else ()
 
     def notes(self) -> list[str]:
-        """What a reader of the figures must know."""
+        """Return what a reader of the figures must know."""
         return [AS_SCORED.format(", ".join(self.scored))] if self.scored else []
 
     def _labels(self, names: Sequence[str]) -> list[int]:

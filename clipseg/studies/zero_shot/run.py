@@ -46,7 +46,7 @@ class ZeroShot:
         unseen: the classes left out of training.
         provenance: what the results shall say of their origin.
         processes: who shares the work.
-        reading: what becomes of an image that cannot be read; those left out are listed in the provenance of the results.
+        loader: what becomes of an image that cannot be read; those left out are listed in the provenance of the results.
     """
 
     model: CLIPSeg
@@ -57,7 +57,7 @@ class ZeroShot:
     unseen: Sequence[str]
     provenance: Mapping[str, Any]
     processes: Processes
-    reading: LoaderSettings
+    loader: LoaderSettings
 
     def run(self) -> tuple[MulticlassResults, dict[str, float]]:
         """Which class was taken for which, counted over all images, and `image_miou` of each image with a counted pixel.
@@ -93,7 +93,7 @@ class ZeroShot:
         self.model.eval()
         size = (self.model.config.image_size, self.model.config.image_size)
         conditions = Conditioner(self.prompt).texts(self.model, PROMPTS, [self.seed] * len(PROMPTS))
-        for labelled in read_each(self.data, items, reading=self.reading, left_out=left_out):
+        for labelled in read_each(self.data, items, loader=self.loader, left_out=left_out):
             one_image = torch.zeros(len(conditions), dtype=torch.int64, device=conditions.device)
             # Another resampling than everywhere else, as released: of the normalised photo, by half-pixel centres.
             photo = normalise(labelled.image.to(conditions.device)[None] / 255)
@@ -141,7 +141,7 @@ def pascal_zeroshot(job: Job) -> None:
         unseen=unseen_classes(config.unseen),
         provenance=job.origin,
         processes=job.processes,
-        reading=config.data,
+        loader=config.data,
     )
     results, miou = evaluation.run()
     if job.processes.is_main:

@@ -78,7 +78,7 @@ def test_shards_are_the_whole(seeing_model):
     data = single_objects(seed=1)
 
     def embedded(processes):
-        return linear_probe._embed(seeing_model.backbone, data, (32, 48), processes=processes, reading=IN_PROCESS)
+        return linear_probe._embed(seeing_model.backbone, data, (32, 48), processes=processes, loader=IN_PROCESS)
 
     class Two(Processes):
         """Rank 0, to whom the other's share comes from the whole."""
@@ -93,7 +93,7 @@ def test_shards_are_the_whole(seeing_model):
 
 
 def test_of_a_model_only_the_clip_takes_part(seeing_model):
-    options = {"sizes": (32,), "provenance": {}, "processes": Processes(), "reading": IN_PROCESS}
+    options = {"sizes": (32,), "provenance": {}, "processes": Processes(), "loader": IN_PROCESS}
     other = create_model("mini", extract_layers=(3,), reduce_dim=8, image_size=64, seed=5)
     figures = [measure_linear_probe(each.backbone, single_objects(), **options).metrics() for each in (seeing_model, other)]
     assert figures[0].pop("seconds") > 0

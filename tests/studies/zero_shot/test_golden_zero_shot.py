@@ -61,7 +61,7 @@ def evaluation(model: Predictor, unseen: tuple[str, ...] = ()) -> ZeroShot:
         unseen=unseen,
         provenance={},
         processes=Processes(),
-        reading=IN_PROCESS,
+        loader=IN_PROCESS,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a folder of the user's own asks, in whichever form it is kept: an image, a class, and where the mask is."""
+"""Tasks of a folder of the user's own, in whichever form it is kept: an image, a class, and where the mask is."""
 
 import os
 import reprlib
