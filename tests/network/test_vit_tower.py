@@ -72,13 +72,14 @@ def test_prompts_are_clip_s(backbone: ViTBackbone):
         assert torch.equal(encode_masked_image(backbone, images(), masks, layers=layers), expected)
 
 
-def test_stopping_early_equals_the_full_run():
+def test_stopping_early_equals_the_full_run_and_runs_no_block_more():
     backbone = narrow_backbone()
     full = backbone.activations(images(), (1, 3, 4))
-    with torch.no_grad():
-        for parameter in backbone.image_tower.blocks[4].parameters():
-            parameter.fill_(float("nan"))
+    ran: list[torch.nn.Module] = []
+    for block in backbone.image_tower.blocks:
+        block.register_forward_hook(lambda block, *_: ran.append(block))
     early = backbone.activations(images(), (1, 3))
+    assert ran == list(backbone.image_tower.blocks[:4])
     assert len(early) == 2
     assert all(torch.equal(a, b) for a, b in zip(early, full, strict=False))
 

@@ -131,6 +131,17 @@ def test_a_fold_reaches_the_rule_of_what_is_left_out():
     assert train_settings("experiment=pascal5i_deconv", "data.root=x", "fold=1").data.exclude == "pascal5i_fold1"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.experiment and row.threshold is not None],
+    ids=lambda row: f"{row.table} {row.label} {row.benchmark}",
+)
+def test_a_row_is_read_at_the_threshold_of_its_command(row):
+    head = (CONFIGS / "experiment" / f"{row.experiment}.yaml").read_text()
+    (command,) = [line for line in head.splitlines() if "evaluate.py" in line and f"benchmark={row.benchmark} " in f"{line} "]
+    assert row.threshold == float(dict(word.split("=") for word in command.split() if "=" in word).get("threshold", 0.3))
+
+
 PAPER_ROWS = sorted({row.experiment for row in ROWS if row.experiment})
 
 

@@ -79,6 +79,10 @@ def test_probabilities_are_those_of_a_slow_loop(seeing_model, root):
         assert results.choices[row] == len(thing.names) >= 3
 
 
+def test_objects_are_engineered_and_mixed_up_as_they_were():
+    assert (study_run.SIDE, study_run.BATCH, study_run.TEMPLATE) == (352, 32, "a photo of a {}")
+
+
 def test_lvis_is_read_where_its_annotations_are(tmp_path):
     (tmp_path / "lvis_v1_train.json").write_text("{}")
     with pytest.raises(ClipSegError, match=r"lvis_v1_train\.json: no list of categories"):
