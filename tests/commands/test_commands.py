@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipseg import Mix, Segmenter, VisualPrompt, load
+from clipseg import Mix, Segmenter, VisualPrompt, create_model, load
 from clipseg.__main__ import COMMANDS, main
 from clipseg.commands import predict
 from clipseg.commands.file_names import slug, unique_stems
@@ -225,6 +225,9 @@ def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_
         assert call(*other, "--resume") == []
     assert call("sun") == ["A-dog.jpg", "a dog.png"]
     assert len(read_lines(out)) == 2
+    weights = str(tmp_path / "other")
+    save_release(create_model("mini", None, extract_layers=(1, 2), reduce_dim=16, seed=1), weights, card="", extra={})
+    assert call("sun", "--resume") == ["A-dog.jpg", "a dog.png"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
