@@ -19,19 +19,19 @@ TITLE_LENGTH = 40
 _Pixels = NDArray[np.float32]
 
 
-def overlay_figure(image: Tensor, probabilities: Tensor, prompts: Sequence[str], *, threshold: float) -> bytes:
+def overlay_figure(image: Tensor, probabilities: Tensor, masks: NDArray[np.bool_], prompts: Sequence[str]) -> bytes:
     """Draw what was found.
 
     Args:
         image: uint8 RGB `[3, H, W]`.
         probabilities: float `[N, H, W]`.
+        masks: bool `[N, H, W]`; the cut shows their pixels, on white.
         prompts: N titles.
-        threshold: the cut shows the pixels with a probability above it, on white.
 
     Returns:
         A PNG file.
     """
-    maps = _shrink(probabilities).numpy()
+    maps, cuts = _shrink(probabilities).numpy(), _shrink(torch.from_numpy(masks).float()).numpy() >= 0.5
     photo = (_shrink(image.float() / 255)).clamp(0, 1).permute(1, 2, 0).numpy()
     columns = min(len(prompts) + 1, COLUMNS)
     bands = -(-len(prompts) // (columns - 1))
@@ -41,9 +41,9 @@ def overlay_figure(image: Tensor, probabilities: Tensor, prompts: Sequence[str],
     for axis in axes.flat:
         axis.set_axis_off()
     axes[0, 0].imshow(photo)
-    for number, (values, prompt) in enumerate(zip(maps, prompts, strict=True)):
+    for number, (values, cut, prompt) in enumerate(zip(maps, cuts, prompts, strict=True)):
         band, column = divmod(number, columns - 1)
-        _draw(axes[2 * band, column + 1], axes[2 * band + 1, column + 1], photo, values, prompt, threshold)
+        _draw(axes[2 * band, column + 1], axes[2 * band + 1, column + 1], photo, values, cut, prompt)
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks shows as boxes
@@ -60,7 +60,7 @@ def _shrink(maps: Tensor) -> Tensor:
 
 
 def _draw(
-    above: Axes, below: Axes, photo: NDArray[np.float32], values: NDArray[np.float32], prompt: str, threshold: float
+    above: Axes, below: Axes, photo: NDArray[np.float32], values: NDArray[np.float32], cut: NDArray[np.bool_], prompt: str
 ) -> None:
     """A heat map on the gray photo, and the cut."""
     title = prompt if len(prompt) <= TITLE_LENGTH else f"{prompt[: TITLE_LENGTH - 1]}…"
@@ -68,4 +68,4 @@ def _draw(
     above.set_title(" ".join(title.split()), fontsize=9, parse_math=False)
     above.imshow(photo.mean(axis=2), cmap="gray", vmin=0, vmax=1)
     above.imshow(values, cmap="viridis", vmin=0, vmax=1, alpha=0.7)
-    below.imshow(np.where(values[:, :, None] > threshold, photo, 1.0))
+    below.imshow(np.where(cut[:, :, None], photo, 1.0))

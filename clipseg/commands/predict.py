@@ -1,6 +1,7 @@
 """`clipseg predict IMAGE|FOLDER PROMPT …`: probability maps, masks, an overlay figure and a line of numbers for each photo."""
 
 import argparse
+import colorsys
 import hashlib
 import json
 import math
@@ -8,31 +9,30 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipseg.commands.file_names import slug, unique_stems
-from clipseg.commands.prediction_lines import PredictionLines, image_key
+from clipseg.commands.file_names import slug, split_inputs, unique_stems
+from clipseg.commands.prediction_lines import PredictionLines
+from clipseg.commands.questions import Question, label_map
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write, locked, remove_leftovers
-from clipseg.image_io import SUFFIXES, read_image
+from clipseg.image_io import read_image
 from clipseg.network.backbone import weights_checksum
 from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
-from clipseg.prompts.support import VisualPrompt
+from clipseg.prompts.support import Mix, VisualPrompt
+from clipseg.prompts.text import TEMPLATES
 from clipseg.run.distributed import choose_device
 from clipseg.run.interruption import Interruption, stoppable
 from clipseg.segmenter import Segmenter
 
-# The last two cannot be read, which is to be told.
-PHOTOS = SUFFIXES | {".heic", ".heif"}
 TELL_EVERY_S = 10  # into a log, where no bar is drawn
 
 
@@ -48,6 +48,7 @@ those of the same photos."""
     parser.epilog = """examples:
   clipseg predict photo.jpg "a dog" sky
   clipseg predict photos/ car --minus "red car" --threshold 0.4 --out masks
+  clipseg predict photo.jpg dog cat --contrast --min-area 0.001 --components
   clipseg predict photo.jpg --support other_photo.jpg its_mask.png"""
     parser.add_argument("image", metavar="IMAGE|FOLDER", help="a photo, or a folder of them; more may follow the first")
     parser.add_argument("rest", metavar="PROMPT", nargs="*", help="what to segment, each a text")
@@ -67,6 +68,17 @@ those of the same photos."""
         help="a visual prompt: another photo, and a mask of the object meant in it, white on black; may be given again",
     )
     parser.add_argument(
+        "--mix",
+        nargs=3,
+        metavar=("TEXT", "IMAGE", "MASK"),
+        action="append",
+        default=[],
+        help="a text and a visual prompt for the same thing; may be given again",
+    )
+    parser.add_argument(
+        "--mix-weight", type=_fraction, default=0.5, metavar="W", help="the part of the text in mixes (default: %(default)s)"
+    )
+    parser.add_argument(
         "--weights",
         default="CIDAS/clipseg-rd64-refined",
         metavar="W",
@@ -76,9 +88,8 @@ those of the same photos."""
     parser.add_argument(
         "--threshold",
         type=_fraction,
-        default=0.3,
         metavar="T",
-        help="pixels with a probability above it are in the mask (default: %(default)s, the paper's choice on PhraseCut, where "
+        help="pixels with a probability above it are in the mask (default: 0.3, the paper's choice on PhraseCut, where "
         "masks are best near 0.3, not at 0.5)",
     )
     parser.add_argument(
@@ -87,6 +98,30 @@ those of the same photos."""
         default=[],
         metavar="PROMPT",
         help="subtract this text's probabilities from each map; may be given again",
+    )
+    parser.add_argument(
+        "--contrast",
+        action="store_true",
+        help="the prompts and a background share each pixel (softmax); NAME.labels.png holds the number of the best",
+    )
+    parser.add_argument("--background", metavar="TEXT", help="what the rest is called for --contrast (default: background)")
+    parser.add_argument(
+        "--min-area",
+        type=_fraction,
+        default=0.0,
+        metavar="A",
+        help="leave out parts of masks smaller than this part of the image",
+    )
+    parser.add_argument(
+        "--components",
+        action="store_true",
+        help="tell of each connected part of a mask its area, its box, and a point inside, as SAM takes them",
+    )
+    parser.add_argument(
+        "--templates",
+        default="plain",
+        metavar="SET",
+        help=f"put around every text, and averaged: {', '.join(TEMPLATES)}, or a text with {{}} (default: %(default)s)",
     )
     parser.add_argument("--join", action="store_true", help="one map for all prompts: the largest of their probabilities")
     parser.add_argument(
@@ -113,51 +148,60 @@ def _fraction(text: str) -> float:
     return value
 
 
-@dataclass(frozen=True)
-class _Question:
-    """The question put to every photo: N conditions, of which the last are subtracted from the others."""
-
-    conditions: Tensor
-    names: list[str]
-    minus: list[str]
-    joined: bool
-    threshold: float
-
-    def titles(self) -> list[str]:
-        """Return what each map shows."""
-        names = [" + ".join(self.names)] if self.joined else self.names
-        return [" − ".join([name, *self.minus]) for name in names]
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Segment every photo; an unreadable one is named and skipped, and makes the status 1."""
-    images, texts = _split([arguments.image, *arguments.rest])
+    images, texts = split_inputs([arguments.image, *arguments.rest])
     texts += arguments.prompt
-    if not texts and not arguments.support:
+    if not texts and not arguments.support and not arguments.mix:
         raise ClipSegError(f"no prompt for {arguments.image}; add a text after the image, or --support IMAGE MASK")
+    _check_contrast(arguments)
     if any(os.path.dirname(os.path.realpath(image)) == os.path.realpath(arguments.out) for image in images.values()):
         raise ClipSegError(f"--out {arguments.out}: holds the photos themselves; choose another folder")
     supports = [VisualPrompt(image, mask) for image, mask in arguments.support]
+    mixes = [Mix(text, VisualPrompt(image, mask), arguments.mix_weight) for text, image, mask in arguments.mix]
+    rest = [arguments.background or "background"] if arguments.contrast else arguments.minus
+    question = Question(
+        names=[
+            *texts,
+            *(_stem(image) for image, _ in arguments.support),
+            *(f"{text} with {_stem(image)}" for text, image, _ in arguments.mix),
+        ],
+        rest=rest,
+        joined=arguments.join,
+        contrast=arguments.contrast,
+        threshold=None if arguments.contrast else 0.3 if arguments.threshold is None else arguments.threshold,
+        min_area=arguments.min_area,
+        components=arguments.components,
+    )
     with stoppable("the same command with --resume goes on") as interruption:
-        segment = Segmenter(load(arguments.weights, device=choose_device(arguments.device), precision=arguments.precision))
-        question = _Question(
-            conditions=segment.embed([*texts, *supports, *arguments.minus]),
-            names=[*texts, *(Path(image).stem for image, _ in arguments.support)],
-            minus=arguments.minus,
-            joined=arguments.join,
-            threshold=arguments.threshold,
-        )
-        asked = _fingerprint(question, supports, segment.model)
+        model = load(arguments.weights, device=choose_device(arguments.device), precision=arguments.precision)
+        segment = Segmenter(model, templates=arguments.templates)
+        conditions = segment.embed([*texts, *supports, *mixes, *rest])
+        shown = [*supports, *(mix.visual for mix in mixes)]
+        asked = _fingerprint([asdict(question), arguments.templates, arguments.mix_weight], shown, segment.model)
         with locked(arguments.out):
             remove_leftovers(arguments.out)
-            return _segment_each(images, segment, question, asked, arguments, interruption)
+            return _segment_each(images, segment, conditions, question, asked, arguments, interruption)
 
 
-def _fingerprint(question: _Question, supports: Sequence[VisualPrompt], model: CLIPSeg) -> str:
+def _stem(path: str) -> str:
+    return Path(path).stem
+
+
+def _check_contrast(arguments: argparse.Namespace) -> None:
+    """Refuse options that mean nothing with or without --contrast."""
+    others = {"--join": arguments.join, "--minus": arguments.minus, "--threshold": arguments.threshold is not None}
+    if arguments.contrast and any(others.values()):
+        given = ", ".join(name for name, value in others.items() if value)
+        raise ClipSegError(f"{given} with --contrast, where each pixel goes to the prompt that fits best; leave it out")
+    if arguments.background is not None and not arguments.contrast:
+        raise ClipSegError(f"--background {arguments.background!r} is for --contrast alone; add that, or leave it out")
+
+
+def _fingerprint(asked: Sequence[Any], supports: Sequence[VisualPrompt], model: CLIPSeg) -> str:
     """Return what tells this question to this model from others."""
-    precision, decoder = str(model.backbone.precision), weights_checksum(model.decoder)
-    asked = [question.names, question.minus, question.joined, question.threshold, precision, decoder]
-    digest = hashlib.sha256(json.dumps(asked).encode())
+    by = [str(model.backbone.precision), weights_checksum(model.decoder)]
+    digest = hashlib.sha256(json.dumps([*asked, *by]).encode())
     for support in supports:
         digest.update(support.image.numpy().tobytes() + support.mask.numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -166,7 +210,8 @@ def _fingerprint(question: _Question, supports: Sequence[VisualPrompt], model: C
 def _segment_each(
     images: Mapping[str, Path],
     segment: Segmenter,
-    question: _Question,
+    conditions: Tensor,
+    question: Question,
     asked: str,
     arguments: argparse.Namespace,
     interruption: Interruption,
@@ -184,7 +229,7 @@ def _segment_each(
                     raise interruption.stopped()
                 try:
                     with interruption.deferred():
-                        found = _answer(segment, question, images[key], out=arguments.out, stem=stems[key])
+                        found = _answer(segment, conditions, question, images[key], out=arguments.out, stem=stems[key])
                         lines.add({"image": key, "question": asked, **found})
                     answered += 1
                 except _Unreadable as error:
@@ -200,82 +245,45 @@ def _segment_each(
     return 1 if skipped else 0
 
 
-def _split(inputs: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """The photos, of folders too, by what their lines call them, and the prompts after them; what may be either is refused."""
-    sources: list[str] = []
-    texts: list[str] = []
-    for text in inputs:
-        looks_like_path = "/" in text or os.path.splitext(text)[1].lower() in PHOTOS
-        if os.path.exists(text) or looks_like_path or not sources:
-            if not os.path.lexists(text):
-                raise ClipSegError(
-                    f"{text}: no such image or folder; they come first, then the prompts (--prompt {text!r} if it is one)"
-                )
-            if texts:
-                raise ClipSegError(f"{text}: images and folders come before the prompts (--prompt {text!r} if it is one)")
-            if sources and not looks_like_path:
-                raise ClipSegError(f"{text}: is there as a file or folder; write ./{text} to mean it, or --prompt {text!r}")
-            sources.append(text)
-        else:
-            texts.append(text)
-    images = [image for source in map(Path, sources) for image in (_photos_in(source) if source.is_dir() else [source])]
-    return {image_key(image): image for image in images}, texts
-
-
-def _photos_in(folder: Path) -> list[Path]:
-    found = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in PHOTOS and path.name[0] != "." and not path.is_dir()
-    )
-    if not found:
-        raise ClipSegError(f"{folder}: no photos in this folder; its own folders are not searched")
-    return found
-
-
 class _Unreadable(Exception):
     """A photo that cannot be read, as against a disk that is full."""
 
 
-def _answer(segment: Segmenter, question: _Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
+def _answer(segment: Segmenter, conditions: Tensor, question: Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
     """Segment one photo and write its files; the rest of its line."""
     try:
         image = read_image(path)
     except ClipSegError as error:
         raise _Unreadable(str(error)) from error
-    maps = _combine(segment(image, question.conditions), question)
-    titles = question.titles()
+    maps, titles = question.combine(segment(image, conditions)), question.titles()
+    masks = question.masks(maps)
     found = []
-    for index, (title, values) in enumerate(zip(titles, maps, strict=True)):
+    for index, (title, values, mask) in enumerate(zip(titles, maps, masks, strict=True)):
         name = f"{stem}.{index}_{slug(title, 'prompt', 40)}"
-        mask = values > question.threshold
         _write_png(out / f"{name}.prob.png", (values * 65535).round().numpy().astype(np.uint16))
-        _write_png(out / f"{name}.mask.png", mask.numpy().astype(np.uint8) * 255)
+        _write_png(out / f"{name}.mask.png", mask.astype(np.uint8) * 255)
         files = {"probabilities": f"{name}.prob.png", "mask": f"{name}.mask.png"}
-        found.append({"prompt": title, **_numbers(values, mask), **files})
+        found.append({"prompt": title, **question.numbers(values, mask), **files})
     from clipseg.commands.overlay import overlay_figure  # matplotlib takes a second
 
     with atomic_write(out / f"{stem}.overlay.png") as file:
-        file.write(overlay_figure(image, maps, titles, threshold=question.threshold))
-    size = {"height": image.shape[1], "width": image.shape[2]}
-    return {**size, "threshold": question.threshold, "prompts": found, "overlay": f"{stem}.overlay.png"}
+        file.write(overlay_figure(image, maps, masks, titles))
+    line: dict[str, Any] = {
+        "height": image.shape[1],
+        "width": image.shape[2],
+        "threshold": question.threshold,
+        "prompts": found,
+    }
+    if question.contrast:
+        _write_png(out / f"{stem}.labels.png", label_map(masks), coloured=True)
+        line |= {"background": question.rest[0], "labels": f"{stem}.labels.png"}
+    return line | {"overlay": f"{stem}.overlay.png"}
 
 
-def _combine(probabilities: Tensor, question: _Question) -> Tensor:
-    """Join and subtract: `[N + M, H, W]` with M maps to subtract -> `[N, H, W]`, or `[1, H, W]` joined."""
-    count = len(question.names)
-    maps = probabilities[:count]
-    if question.joined:
-        maps = maps.amax(dim=0, keepdim=True)
-    return (maps - probabilities[count:].sum(dim=0)).clamp(min=0)
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
+def _write_png(path: Path, pixels: np.ndarray, *, coloured: bool = False) -> None:
+    picture = Image.fromarray(pixels)
+    if coloured:  # neighbouring labels by hues far apart
+        hues = [colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.75, 0.95 if label else 0) for label in range(256)]
+        picture.putpalette([round(255 * part) for hue in hues for part in hue])
     with atomic_write(path) as file:
-        Image.fromarray(pixels).save(file, format="PNG")
-
-
-def _numbers(values: Tensor, mask: Tensor) -> dict[str, Any]:
-    """Area as a part of the image, the mask's box in pixels (None: empty mask), and the mean probability over the image."""
-    rows, columns = (mask.any(dim=dim).nonzero().flatten() for dim in (1, 0))
-    box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else None
-    area, mean = mask.double().mean().item(), values.mean(dtype=torch.float64).item()
-    return {"area": round(area, 6), "box": box, "mean_probability": round(mean, 6)}
+        picture.save(file, format="PNG")

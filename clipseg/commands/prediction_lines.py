@@ -36,7 +36,11 @@ class PredictionLines:
         line = self._lines.get(image, {})
         if line.get("question") != question:
             return False
-        files = [line["overlay"], *(found.get(key, "") for found in line["prompts"] for key in ("probabilities", "mask"))]
+        files = [
+            line["overlay"],
+            line.get("labels", line["overlay"]),
+            *(found.get(key, "") for found in line["prompts"] for key in ("probabilities", "mask")),
+        ]
         return all((self.folder / name).is_file() for name in files)
 
     def add(self, line: dict[str, Any]) -> None:
