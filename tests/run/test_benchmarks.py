@@ -39,7 +39,7 @@ VARIANT = PromptSettings().visual_prompt
 def run(tiny_model, monkeypatch, tmp_path, capsys):
     """evaluate.py with arguments -> its figures, or the line it fails with; and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: tiny_model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: tiny_model)
 
     def call(*arguments):
         common = ["checkpoint=run", "device=cpu", "out=out", "data.workers=0", f"threshold={THRESHOLD}", "overwrite=true"]
@@ -166,7 +166,7 @@ def test_pascal5i(seeing_model, tiny_model, run, voc, monkeypatch, benchmark):
     labels, photos = voc
     by_example = benchmark == "pascal5i_one_shot"
     asked = seeing_model if by_example else tiny_model
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: asked)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: asked)
     figures, printed = run(f"benchmark={benchmark}", "fold=0", "data.root=voc", "save_predictions=masks")
     episodes = written_episodes()
     assert [episode["query"] for episode in episodes] == list(VOC)

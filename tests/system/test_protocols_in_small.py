@@ -124,7 +124,7 @@ def test_an_experiment_in_small(name, embedded, seen, monkeypatch, tmp_path):
     check_training(config, seen)
     model = clipseg.load("run", device="cpu")
     check_model(model, config, embedded)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: model)
     for split in config.evaluate_splits:
         check_figures(Path("run/eval") / split)
     for number, arguments in enumerate(named_evaluations(name)):

@@ -30,7 +30,7 @@ def few_scenes(monkeypatch):
 
 @pytest.fixture
 def probe(call, seeing_model, monkeypatch):
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: seeing_model)
     common = ("checkpoint=run", "benchmark=linear_probe", "device=cpu", "out=out", "data.workers=0")
     return lambda *arguments: call(evaluate, *common, *arguments)
 

@@ -21,12 +21,12 @@ def test_each_size_is_the_evaluation_of_a_model_of_that_size(call, phrasecut_roo
     root = phrasecut_root(3, splits=("test",))
     common = ("checkpoint=run", "device=cpu", "data.workers=0", f"data.root={root}")
     model = made_model(64)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: model)
     status, printed, error = call(evaluate, *common, "benchmark=image_size", "image_sizes=[32,64]", "out=sizes")
     assert (status, error) == (0, "")
     together = json.loads(Path("sizes/metrics.json").read_text())
     for size in (32, 64):
-        monkeypatch.setattr(clipseg, "load", lambda checkpoint, device, size=size: made_model(size))
+        monkeypatch.setattr(clipseg, "load", lambda checkpoint, size=size, **options: made_model(size))
         assert call(evaluate, *common, "benchmark=phrasecut", f"out=alone{size}")[0] == 0
         alone = json.loads(Path(f"alone{size}/metrics.json").read_text())
         of_size = json.loads(Path(f"sizes/{size}/metrics.json").read_text())
@@ -43,7 +43,7 @@ def test_each_size_is_the_evaluation_of_a_model_of_that_size(call, phrasecut_roo
 
 
 def test_the_size_fits_the_patch(call, phrasecut_root, monkeypatch):
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: made_model(64))
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: made_model(64))
     arguments = ("checkpoint=run", "benchmark=image_size", f"data.root={phrasecut_root()}", "out=out", "image_sizes=[64,90]")
     status, _, error = call(evaluate, *arguments)
     assert status == 2

@@ -136,7 +136,7 @@ def test_shards_are_the_whole(seeing_model, root, monkeypatch, variant):
 
 def test_the_entry_writes_figures_and_a_page(seeing_model, root, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: seeing_model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", "device=cpu"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 0
@@ -168,7 +168,7 @@ def test_the_entry_writes_figures_and_a_page(seeing_model, root, monkeypatch, tm
 )
 def test_a_bad_argument_is_one_line(seeing_model, root, monkeypatch, tmp_path, capsys, override, named):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clipseg, "load", lambda checkpoint, device: seeing_model)
+    monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: seeing_model)
     arguments = ["checkpoint=run", "benchmark=visual_prompts", f"data.root={root}", "out=here", override]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     assert launch(evaluate.evaluate, evaluate_schema(), configs=CONFIGS, name="evaluate") == 2
