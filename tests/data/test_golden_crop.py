@@ -3,7 +3,16 @@
 import numpy as np
 from golden_data import arrays
 
+from clipseg.data import sampling
 from clipseg.data.sampling import choose_crop
+
+
+def test_golden_number_of_offers(monkeypatch):
+    """As many places are drawn as were, the last of which may be the one that is taken."""
+    offered = []
+    monkeypatch.setattr(sampling, "choose_crop", lambda mask, offers: offered.append(offers.shape) or (0, 0, 8))
+    sampling.random_square_crop(np.ones((8, 20), dtype=np.uint8), np.random.default_rng(0))
+    assert offered == [arrays("02_crops_inputs")["offsets"].shape[1:]]
 
 
 def test_golden_crops():

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import narrow_config, random_condition, random_images, save_reference, scale_weights, spread
+from reference import AuthorsDecoder, narrow_config, random_condition, random_images, save_reference, scale_weights, spread
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from clipseg.errors import ClipSegError
@@ -24,40 +24,6 @@ from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.formats.transformers_config import read_folder_config
 from clipseg.network.model import CLIPSeg, ModelConfig
 from clipseg.network.weights import load, save_release
-
-
-class AuthorsDecoder(nn.Module):
-    """The released decoder as the paper describes it, under the released names; `reduce` is the projection nobody uses."""
-
-    def __init__(self, width: int, embed_dim: int, reduce_dim: int, *, refined: bool, patch_size: int = 16, depth: int = 3):
-        super().__init__()
-        self.film_mul = nn.Linear(embed_dim, reduce_dim)
-        self.film_add = nn.Linear(embed_dim, reduce_dim)
-        self.reduce = nn.Linear(width, reduce_dim)
-        self.reduces = nn.ModuleList(nn.Linear(width, reduce_dim) for _ in range(depth))
-        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(reduce_dim, nhead=4) for _ in range(depth))
-        self.trans_conv: nn.Module = nn.ConvTranspose2d(reduce_dim, 1, patch_size, patch_size)
-        if refined:
-            self.trans_conv = nn.Sequential(
-                nn.Conv2d(reduce_dim, reduce_dim, 3, padding=1),
-                nn.ReLU(),
-                nn.ConvTranspose2d(reduce_dim, reduce_dim // 2, patch_size // 4, patch_size // 4),
-                nn.ReLU(),
-                nn.ConvTranspose2d(reduce_dim // 2, 1, patch_size // 4, patch_size // 4),
-            )
-        scale_weights(self, seed=3)
-
-    def forward(self, activations: list[Tensor], condition: Tensor) -> Tensor:
-        """activations `[B, T, C]`, deepest first."""
-        a: Any = 0
-        for index, (activation, reduce, block) in enumerate(zip(activations, self.reduces, self.blocks, strict=True)):
-            a = reduce(activation.transpose(0, 1)) + a
-            if index == 0:
-                a = self.film_mul(condition) * a + self.film_add(condition)
-            a = block(a)
-        tokens = a[1:].permute(1, 2, 0)
-        side = round(tokens.shape[2] ** 0.5)
-        return self.trans_conv(tokens.view(*tokens.shape[:2], side, side))[:, 0]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Parity at full size, by hand: `python tests/system/parity_full_size.py` prints a Markdown table (minutes, 3 GB of memory).
 
-ViT-B/16 and ViT-B/32 of transformers' CLIPSeg with scaled random weights, saved by its own `save_pretrained` and loaded here.
+ViT-B/16 and ViT-B/32 of transformers' CLIPSeg with scaled random weights, saved by its own `save_pretrained` and loaded here;
+and the authors' decoders as `.pth` files beside such a CLIP, asked by texts, by images with masks, and by mixes of both.
 """
 
 import tempfile
@@ -9,12 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reference import TEXTS, random_condition, random_images, save_reference, spread
+from reference import TEXTS, AuthorsDecoder, random_condition, random_images, save_reference, spread
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from clipseg.network.formats.renaming import decoder_table, to_theirs
 from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
+from clipseg.prompts.support import Mix, VisualPrompt
+from clipseg.segmenter import Segmenter
 
 MODELS: list[tuple[str, dict[str, Any], list[tuple[str, int]]]] = [
     (
@@ -29,6 +32,13 @@ MODELS: list[tuple[str, dict[str, Any], list[tuple[str, int]]]] = [
     ("ViT-B/16, refined, D 16", {"use_complex_transposed_convolution": True, "reduce_dim": 16}, [("text", 352)]),
     ("ViT-B/32, plain, D 64", {"patch_size": 32}, [("text", 352), ("image", 224)]),
 ]
+
+
+AUTHORS = {  # width and head of the decoders in the authors' files
+    "rd64-uni.pth": (64, False),
+    "rd16-uni.pth": (16, False),
+    "rd64-uni-refined.pth": (64, True),
+}
 
 
 def main() -> None:
@@ -48,6 +58,67 @@ def main() -> None:
             loss, gradients = compare_training_step(reference, model)
             print(f"| {name} | training step: loss (relative) | 352×352 | – | {loss:.1e} |")
             print(f"| {name} | training step: decoder gradients (relative) | 352×352 | – | {gradients:.1e} |", flush=True)
+
+    authors()
+
+
+@torch.no_grad()
+def authors() -> None:
+    """Each of the authors' layouts through `Segmenter`, beside their decoder on the reference's CLIP."""
+    generator = torch.Generator().manual_seed(7)
+    photo, shown = (torch.randint(256, (3, 352, 352), dtype=torch.uint8, generator=generator) for _ in range(2))
+    mask = torch.zeros(352, 352, dtype=torch.bool)
+    mask[90:200, 60:300] = True
+    mask[120:150, 100:180] = False
+    visual = VisualPrompt(shown, mask)
+    prompts = {"text": TEXTS[0], "image and mask": visual, "mix, w = 0.3": Mix(TEXTS[1], visual, weight=0.3)}
+    with tempfile.TemporaryDirectory() as folder:
+        reference = save_reference(CLIPSegConfig(vision_config={"patch_size": 16}), Path(folder, "clip"))
+        for name, (reduce_dim, refined) in AUTHORS.items():
+            decoder = AuthorsDecoder(768, 512, reduce_dim, refined=refined).eval()
+            torch.save(decoder.state_dict(), Path(folder, name))
+            model = load(Path(folder, name), pretrained=Path(folder, "clip"))
+            clip = reference.clip
+            states = clip.vision_model(
+                _normalised(photo), output_hidden_states=True, interpolate_pos_encoding=True
+            ).hidden_states
+            texts = clip.get_text_features(model.backbone.tokenize(TEXTS)).pooler_output
+            image = clip.get_image_features(_engineered(shown, mask), interpolate_pos_encoding=True).pooler_output[0]
+            conditions = [texts[0], image, 0.3 * texts[1] + 0.7 * image]
+            segment = Segmenter(model)
+            logits = model(_normalised(photo).expand(3, -1, -1, -1), segment.embed(list(prompts.values())))
+            probabilities = segment(photo, list(prompts.values()))
+            for number, (kind, condition) in enumerate(zip(prompts, conditions, strict=True)):
+                expected = decoder([states[layer + 1] for layer in (9, 6, 3)], condition[None])[0]
+                difference = (logits[number] - expected).abs().max().item()
+                of_mask = (probabilities[number] - expected.sigmoid()).abs().max().item()
+                found = f"{difference:.1e}, of probabilities {of_mask:.1e}"
+                print(f"| {name} | {kind} | 352×352 | ±{spread(expected):.1f} | {found} |", flush=True)
+
+
+def _normalised(photo: torch.Tensor) -> torch.Tensor:
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+    return ((photo / 255 - mean) / deviation)[None]
+
+
+def _engineered(photo: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Crop, blur and darken as docs/paper.md, Sec. 3, says, written anew."""
+    image, side = _normalised(photo), photo.shape[1]
+    bell = torch.exp(-((torch.arange(15) - 7.0) ** 2) / 18)
+    kernel = (bell[:, None] * bell / bell.sum() ** 2).expand(3, 1, 15, 15)
+    image = torch.where(mask, image, 0.1 * F.conv2d(F.pad(image, (7, 7, 7, 7), mode="reflect"), kernel, groups=3))
+    ends = []
+    for axis in (1, 0):
+        inside = torch.nonzero(mask.any(dim=axis))[:, 0].tolist()
+        start, stop = inside[0], inside[-1] + 1
+        ends.append((int(max(0, start - 0.1 * (stop - start))), int(min(side, stop + 0.1 * (stop - start)))))
+    (top, bottom), (left, right) = ends
+    cut = image[:, :, top:bottom, left:right]
+    height, width = cut.shape[2:]
+    square = max(height, width)
+    above, before = (square - height) // 2, (square - width) // 2
+    cut = F.pad(cut, (before, square - width - before, above, square - height - above))
+    return F.interpolate(cut, size=(side, side), mode="nearest")
 
 
 @torch.no_grad()
