@@ -1,4 +1,4 @@
-"""The references of parity tests: transformers' CLIPSeg and the authors' decoder, their weights such that logits mean something."""
+"""The references of parity tests: transformers' CLIPSeg and the authors' decoder, random weights scaled to mean something."""
 
 from pathlib import Path
 from typing import Any
