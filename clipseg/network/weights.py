@@ -52,8 +52,8 @@ def load(
 
     Args:
         x: a run folder (its last checkpoint) or checkpoint file of train.py; a released folder; a state dict of the authors
-            (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth); a folder in transformers' layout, or the name of one on the
-            Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the bundled model.
+            (rd64-uni.pth, rd64-uni-refined.pth, rd16-uni.pth); a folder in transformers' layout; the name of one, or of a
+            release, on the Hugging Face hub ("CIDAS/clipseg-rd64-refined"); or "mini", the bundled model.
         device: where the model goes; "auto" is a GPU where there is one.
         pretrained: where CLIP's weights come from when x holds the decoder alone: an open_clip tag, or a local file or
             folder. By default what the file says; for the authors' files "openai".
