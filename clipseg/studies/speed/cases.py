@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clipseg.data.phrase_tasks import ReaderOptions
@@ -37,6 +36,7 @@ from clipseg.studies.speed.references import (
     polygon_mask,
     read_by_polygon2mask,
 )
+from clipseg.studies.speed.throughput import training_step
 from clipseg.studies.speed.timing import Case, peak_mib
 
 
@@ -55,8 +55,11 @@ class Cases:
         self.size = (model.config.image_size, model.config.image_size)
         self.makers: dict[str, Callable[[], Case]] = {
             "prompt": lambda: self.segmentation(1),
+            "prompt_bf16": lambda: self.segmentation_bf16(1),
             "prompts": lambda: self.segmentation(8),
+            "prompts_bf16": lambda: self.segmentation_bf16(8),
             "training": self.training,
+            "training_bf16": self.training_bf16,
             "evaluation": self.evaluation,
             "metrics": self.metrics,
             "reader": self.reader,
@@ -82,7 +85,7 @@ class Cases:
 
     def segmentation(self, prompts: int) -> Case:
         """One image, some prompts: logits."""
-        ours, theirs = self._ways(prompts)
+        ours, theirs = self._ours(self.model, prompts), self._theirs(prompts)
         return Case(
             name=f"{prompts} prompt{'s' * (prompts > 1)}, one image",
             ours=ours,
@@ -91,21 +94,41 @@ class Cases:
             difference=lambda: _distance(ours(), theirs()),
         )
 
-    def _ways(self, prompts: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-        image = torch.randn(1, 3, *self.size, generator=torch.Generator().manual_seed(0)).to(self.device)
-        phrases = [PHRASES[n % len(PHRASES)] for n in range(prompts)]
+    def segmentation_bf16(self, prompts: int) -> Case:
+        """As `segmentation`, in bfloat16 against our own float32; the difference is in standard deviations of the logits."""
+        ours, theirs = self._ours(self.model.at_precision("bf16"), prompts), self._ours(self.model, prompts)
+        return Case(
+            name=f"{prompts} prompt{'s' * (prompts > 1)}, bf16",
+            ours=ours,
+            theirs=theirs,
+            reference="our float32",
+            difference=lambda: _distance(ours(), theirs()) / theirs().std().item(),
+            tolerance=0.2,
+            dtype=torch.bfloat16,
+        )
+
+    @functools.cached_property
+    def image(self) -> Tensor:
+        """Noise, `[1, 3, S, S]`."""
+        return torch.randn(1, 3, *self.size, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+    def _ours(self, model: CLIPSeg, prompts: int) -> Callable[[], Tensor]:
+        phrases = _phrases(prompts)
         index = torch.zeros(prompts, dtype=torch.int64, device=self.device)
-        self.model.eval()
+        model.eval()
 
         @torch.no_grad()
-        def ours() -> Tensor:
-            return self.model.decode(self.model.activations(image), self.model.encode_text(phrases), index)
+        def logits() -> Tensor:
+            return model.decode(model.activations(self.image), model.encode_text(phrases), index)
 
+        return logits
+
+    def _theirs(self, prompts: int) -> Callable[[], Tensor]:
         @torch.no_grad()
-        def theirs() -> Tensor:
-            return self._reference_logits(image.expand(prompts, -1, -1, -1), phrases)
+        def logits() -> Tensor:
+            return self._reference_logits(self.image.expand(prompts, -1, -1, -1), _phrases(prompts))
 
-        return ours, theirs
+        return logits
 
     def _reference_logits(self, images: Tensor, phrases: Sequence[str]) -> Tensor:
         # It squeezes the batch of one away.
@@ -121,7 +144,7 @@ class Cases:
         """Return what one image with so many prompts takes in MiB, on both sides."""
         rows: list[dict[str, float | None]] = []
         for number in prompts:
-            ours, theirs = self._ways(number)
+            ours, theirs = self._ours(self.model, number), self._theirs(number)
             rows.append(
                 {"prompts": number, "ours_mib": peak_mib(ours, self.device), "reference_mib": peak_mib(theirs, self.device)}
             )
@@ -129,9 +152,7 @@ class Cases:
 
     def training(self) -> Case:
         """A whole step, batch 8, by text: resize, forward, backward, AdamW."""
-        data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
-        batch = collate([data[epoch, 0] for epoch in range(8)]).to(self.device)
-        condition = Conditioner(PromptSettings())
+        batch, condition = self._training_batch(), Conditioner(PromptSettings())
         masks = resize_masks(batch.masks, self.size)
 
         def theirs() -> Tensor:
@@ -146,11 +167,36 @@ class Cases:
 
         return Case(
             name="training step, batch 8, text",
-            ours=_training_step(self.model, lambda: forward(self.model, batch, condition)),
-            theirs=_training_step(self.reference, lambda: (theirs(), masks)),
+            ours=training_step(self.model, lambda: forward(self.model, batch, condition)),
+            theirs=training_step(self.reference, lambda: (theirs(), masks)),
             reference="transformers",
             difference=difference,
         )
+
+    def training_bf16(self) -> Case:
+        """The same, with the frozen part in bfloat16, against our own float32."""
+        batch, condition = self._training_batch(), Conditioner(PromptSettings())
+        half = self.model.at_precision("bf16")
+
+        def difference() -> float:
+            self.model.eval()
+            with torch.no_grad():
+                (ours, _), (theirs, _) = (forward(model, batch, condition) for model in (half, self.model))
+            return _distance(ours, theirs) / theirs.std().item()
+
+        return Case(
+            name="training step, batch 8, bf16",
+            ours=training_step(half, lambda: forward(half, batch, condition)),
+            theirs=training_step(self.model, lambda: forward(self.model, batch, condition)),
+            reference="our float32",
+            difference=difference,
+            tolerance=0.2,
+            dtype=torch.bfloat16,
+        )
+
+    def _training_batch(self) -> Batch:
+        data = PhraseCut(self.root, ReaderOptions(training=True), split="test")
+        return collate([data[epoch, 0] for epoch in range(8)]).to(self.device)
 
     def evaluation(self) -> Case:
         """Five photos with 28 phrases, from JPEG to counts; the reference has our reader and our counts."""
@@ -234,6 +280,10 @@ class Cases:
         )
 
 
+def _phrases(number: int) -> list[str]:
+    return [PHRASES[n % len(PHRASES)] for n in range(number)]
+
+
 def _require(package: str, rows: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ClipSegError(f"{rows}: what they are compared with is missing; install it with: pip install 'clipseg[benchmark]'")
@@ -241,19 +291,3 @@ def _require(package: str, rows: str) -> None:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     return (one - other).abs().max().item()
-
-
-def _training_step(model: torch.nn.Module, logits_and_masks: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], None]:
-    """Forward, loss, backward and AdamW's step of the decoder of either side."""
-    decoder: Any = model.decoder
-    # A rate of zero: the weights stay the same on both sides.
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=0.0, fused=next(decoder.parameters()).is_cuda)
-
-    def step() -> None:
-        decoder.train()
-        logits, masks = logits_and_masks()
-        optimizer.zero_grad(set_to_none=True)
-        F.binary_cross_entropy_with_logits(logits, masks.float()).backward()
-        optimizer.step()
-
-    return step

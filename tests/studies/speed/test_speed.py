@@ -15,6 +15,8 @@ from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.weights import load
 from clipseg.studies.speed import timing as speed
 from clipseg.studies.speed.cases import Cases
+from clipseg.studies.speed.command import CASES
+from clipseg.studies.speed.throughput import training_rates
 from clipseg.studies.speed.timing import Case, compare, count_gflop, markdown, peak_mib, time_calls
 
 CPU = torch.device("cpu")
@@ -33,7 +35,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_and_short(monkeypatch):
-    monkeypatch.setattr(speed, "PEAK_SIDE", 64)
+    monkeypatch.setattr(speed, "SHAPES", ((64, 64, 64), (40, 32, 64)))
     monkeypatch.setattr(speed, "SHORTEST", 0.02)
 
 
@@ -42,7 +44,7 @@ def cases(weights, tmp_path_factory):
     return Cases(load(weights), tmp_path_factory.mktemp("drawn"))
 
 
-@pytest.mark.parametrize("row", ["prompt", "prompts", "training", "evaluation", "metrics", "reader"])
+@pytest.mark.parametrize("row", CASES)
 def test_both_sides_compute_the_same(cases, row):
     if row == "reader":
         pytest.importorskip("skimage")
@@ -110,18 +112,29 @@ def test_peak_memory_is_what_a_call_adds():
 
 
 def test_command_prints_and_writes_its_figures(tmp_path, weights, capsys):
-    arguments = ["benchmark", "metrics", "prompt", "memory", "--rounds", "1", "--weights", str(weights)]
+    arguments = ["benchmark", "metrics", "prompt", "reading", "memory", "--rounds", "1", "--weights", str(weights)]
     assert main([*arguments, "--json", str(tmp_path / "speed.json")]) == 0
     assert "| metrics, one 64×64 sample |" in capsys.readouterr().out
     written = json.loads((tmp_path / "speed.json").read_text())
     assert [row["name"] for row in written["rows"]] == ["metrics, one 64×64 sample", "1 prompt, one image"]
     assert [row["prompts"] for row in written["memory"]] == [1, 8, 64]
+    assert written["reading"]["PC"] > written["reading"]["PC+"] > 0
     assert written["versions"]["transformers"]
+
+
+@pytest.mark.slow
+def test_steps_as_they_are(cases):
+    before = {name: tensor.clone() for name, tensor in cases.model.decoder.state_dict().items()}
+    for rates in training_rates(cases.model, cases.root, steps=2, batch_size=4).values():
+        assert rates["images_per_second"] > 0
+        assert 0 <= rates["waiting_for_data"] < 1
+        assert rates["share_of_peak"] > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in cases.model.decoder.state_dict().items())
 
 
 def test_command_names_what_is_wrong_or_missing(weights, monkeypatch, capsys):
     assert main(["benchmark", "sped"]) == 2
-    assert "'sped' cannot be measured; expected some of prompt, prompts" in capsys.readouterr().err
+    assert "'sped' cannot be measured; expected some of prompt, prompt_bf16" in capsys.readouterr().err
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "transformers" else found(name, *rest))
     assert main(["benchmark", "prompt", "--weights", str(weights)]) == 2
