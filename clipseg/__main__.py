@@ -27,6 +27,7 @@ COMMANDS = {
     "classify": Command("clipseg.commands.classify", "which of some names fits a photo best, by CLIP alone"),
     "demo": Command("clipseg.commands.demo", "a local page to try phrases, examples and mixes by hand"),
     "data": Command("clipseg.commands.data", "check or download a data set; what held-out classes remove from it"),
+    "finetune": Command("clipseg.studies.finetune.command", "a model of your own from a trained one and a few labelled photos"),
     "case-study": Command(
         "clipseg.studies.case_study.command",
         "one photo of a data set: its phrases as prompts, IoU, Dice and the t-tests of its masks",

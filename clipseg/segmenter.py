@@ -16,7 +16,8 @@ from torch import Tensor
 from clipseg.errors import ClipSegError, one_line
 from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
-from clipseg.network.model import LARGEST_IMAGE_SIZE, CLIPSeg
+from clipseg.network.config import LARGEST_IMAGE_SIZE
+from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_objects, resize_probabilities
 from clipseg.network.text_cache import TextCache
 from clipseg.network.weights import trained_model
@@ -83,7 +84,7 @@ class Segmenter:
             ClipSegError: an image that cannot be read, no prompts, one of another kind, or probabilities that are not finite.
         """
         conditions = self.embed(prompts)
-        return self._answer(self._encode(image), conditions)
+        return self.calibrated(self._answer(self._encode(image), conditions), prompts)
 
     def set_image(self, image: ImageLike) -> None:
         """Pass an image through the backbone and keep it, for any number of calls of `predict`."""
@@ -94,7 +95,15 @@ class Segmenter:
         """As `__call__`, about the image of the last `set_image`."""
         if self._image is None:
             raise ClipSegError("no image to ask about; call set_image(image) before predict(prompts)")
-        return self._answer(self._image, self.embed(prompts))
+        return self.calibrated(self._answer(self._image, self.embed(prompts)), prompts)
+
+    def calibrated(self, maps: Tensor, prompts: Sequence[Prompt] | Prompt) -> Tensor:
+        """Apply to the maps `[N, H, W]` of texts, in place, the temperatures that the model knows of; return all maps."""
+        known = self.model.calibration
+        for place, prompt in enumerate(_as_list(prompts) if known else ()):
+            if isinstance(prompt, str) and prompt in known:
+                maps[place] = known[prompt](maps[place])
+        return maps
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[Prompt] | Prompt) -> Tensor:

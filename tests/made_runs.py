@@ -18,7 +18,7 @@ import torch
 import clipseg.run.training
 import train
 from clipseg.exit_status import guarded
-from clipseg.network.model import ModelConfig
+from clipseg.network.config import ModelConfig
 from clipseg.run.interruption import stoppable
 from clipseg.run.settings import DataSettings, TrainConfig, TrainingSettings
 

@@ -8,8 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ those of the same photos."""
         "--threshold",
         type=_fraction,
         metavar="T",
-        help="pixels with a probability above it are in the mask (default: 0.3, the paper's choice on PhraseCut, where "
-        "masks are best near 0.3, not at 0.5)",
+        help="pixels with a probability above it are in the mask (default: what the weights keep for the phrase, as those of "
+        "`clipseg finetune` do, else 0.3, the paper's choice on PhraseCut, where masks are best near 0.3, not at 0.5)",
     )
     parser.add_argument(
         "--minus",
@@ -176,12 +176,20 @@ def run(arguments: argparse.Namespace) -> int:
     with stoppable("the same command with --resume goes on") as interruption:
         model = load(arguments.weights, device=choose_device(arguments.device), precision=arguments.precision)
         segment = Segmenter(model, templates=arguments.templates)
-        conditions = segment.embed([*texts, *supports, *mixes, *rest])
+        prompts = [*texts, *supports, *mixes, *rest]
+        conditions = segment.embed(prompts)
+        if arguments.threshold is None and not arguments.contrast:
+            own = {text: model.calibration[text].threshold for text in texts if text in model.calibration}
+            question = replace(question, own=own)
         shown = [*supports, *(mix.visual for mix in mixes)]
         asked = _fingerprint([asdict(question), arguments.templates, arguments.mix_weight], shown, segment.model)
         with locked(arguments.out):
             remove_leftovers(arguments.out)
-            return _segment_each(images, segment, conditions, question, asked, arguments, interruption)
+
+            def answer(image: Tensor) -> Tensor:
+                return segment.calibrated(segment(image, conditions), prompts)
+
+            return _segment_each(images, answer, question, asked, arguments, interruption)
 
 
 def _stem(path: str) -> str:
@@ -209,8 +217,7 @@ def _fingerprint(asked: Sequence[Any], supports: Sequence[VisualPrompt], model: 
 
 def _segment_each(
     images: Mapping[str, Path],
-    segment: Segmenter,
-    conditions: Tensor,
+    segment: Callable[[Tensor], Tensor],
     question: Question,
     asked: str,
     arguments: argparse.Namespace,
@@ -229,7 +236,7 @@ def _segment_each(
                     raise interruption.stopped()
                 try:
                     with interruption.deferred():
-                        found = _answer(segment, conditions, question, images[key], out=arguments.out, stem=stems[key])
+                        found = _answer(segment, question, images[key], out=arguments.out, stem=stems[key])
                         lines.add({"image": key, "question": asked, **found})
                     answered += 1
                 except _Unreadable as error:
@@ -249,13 +256,13 @@ class _Unreadable(Exception):
     """A photo that cannot be read, as against a disk that is full."""
 
 
-def _answer(segment: Segmenter, conditions: Tensor, question: Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
+def _answer(segment: Callable[[Tensor], Tensor], question: Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
     """Segment one photo and write its files; the rest of its line."""
     try:
         image = read_image(path)
     except ClipSegError as error:
         raise _Unreadable(str(error)) from error
-    maps, titles = question.combine(segment(image, conditions)), question.titles()
+    maps, titles = question.combine(segment(image)), question.titles()
     masks = question.masks(maps)
     found = []
     for index, (title, values, mask) in enumerate(zip(titles, maps, masks, strict=True)):
@@ -263,7 +270,8 @@ def _answer(segment: Segmenter, conditions: Tensor, question: Question, path: Pa
         _write_png(out / f"{name}.prob.png", (values * 65535).round().numpy().astype(np.uint16))
         _write_png(out / f"{name}.mask.png", mask.astype(np.uint8) * 255)
         files = {"probabilities": f"{name}.prob.png", "mask": f"{name}.mask.png"}
-        found.append({"prompt": title, **question.numbers(values, mask), **files})
+        own = {"threshold": question.own[title]} if title in question.own else {}
+        found.append({"prompt": title, **own, **question.numbers(values, mask), **files})
     from clipseg.commands.overlay import overlay_figure  # matplotlib takes a second
 
     with atomic_write(out / f"{stem}.overlay.png") as file:

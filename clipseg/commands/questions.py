@@ -1,7 +1,7 @@
 """What `clipseg predict` asks of every photo, and what it makes of the answer: maps, masks, numbers. Writes nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Question:
         joined: one map for all prompts.
         contrast: the prompts and the one text of `rest`, the background, share every pixel by a softmax.
         threshold: above which a pixel is in a mask; None with `contrast`.
+        own: the thresholds of titles that have one of their own.
         min_area: part of the image; smaller components are no part of a mask.
         components: whether numbers tell of them.
     """
@@ -35,6 +36,7 @@ class Question:
     threshold: float | None
     min_area: float
     components: bool
+    own: Mapping[str, float] = field(default_factory=dict)
 
     def titles(self) -> list[str]:
         """Return what each map shows."""
@@ -59,7 +61,8 @@ class Question:
             background = 1 - values.sum(axis=0, keepdims=True)
             masks = np.concatenate([background, values]).argmax(axis=0) == np.arange(1, len(values) + 1)[:, None, None]
         else:
-            masks = values > np.float32(self.threshold)
+            cuts = np.array([self.own.get(title, self.threshold) for title in self.titles()], dtype=np.float32)
+            masks = values > cuts[:, None, None]
         return np.stack([without_specks(mask, self.min_area) for mask in masks])
 
     def numbers(self, values: Tensor, mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from clipseg.data.augmentation import Augmentation
 from clipseg.data.classes import FOLDS
 from clipseg.data.phrasecut import Leniency
 from clipseg.errors import ClipSegError, check_at_least, check_one_of, check_probability
+from clipseg.network.config import ModelConfig
 from clipseg.network.cpu_kernels import PRECISIONS
 from clipseg.network.losses import LossSettings
-from clipseg.network.model import ModelConfig
 from clipseg.run.benchmarks import BENCHMARKS, FORMATS, PROTOCOLS, key_classes
 
 # Required, and given by nobody yet: OmegaConf's own mark, so that the schema needs no import of it.

@@ -16,7 +16,8 @@ from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
-from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+from clipseg.network.config import ModelConfig
+from clipseg.network.model import CLIPSeg, create_model
 from clipseg.network.preprocess import prepare_images, resize_masks
 from clipseg.network.weights import load
 from clipseg.run.checkpoint import TrainState, read_checkpoint, save_checkpoint

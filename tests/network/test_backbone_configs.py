@@ -10,7 +10,8 @@ from places import CONFIGS
 
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.clip_weights import load_backbone
-from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+from clipseg.network.config import ModelConfig
+from clipseg.network.model import CLIPSeg, create_model
 
 NAMES = sorted(path.stem for path in (CONFIGS / "backbone").glob("vit_*.yaml"))
 

@@ -12,7 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from clipseg.network.backbone import CLIPBackbone
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.config import ModelConfig
+from clipseg.network.model import CLIPSeg
 from clipseg.network.vit_tower import ViTBackbone
 
 

@@ -10,7 +10,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from clipseg.errors import ClipSegError
 from clipseg.network import model as model_module
 from clipseg.network.backbone import CLIPBackbone
-from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+from clipseg.network.config import ModelConfig
+from clipseg.network.model import CLIPSeg, create_model
 
 
 def narrow_backbone(seed: int = 0) -> CLIPBackbone:

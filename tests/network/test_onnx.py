@@ -16,9 +16,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from clipseg.commands import export as command
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.config import ModelConfig
 from clipseg.network.formats import onnx as export
 from clipseg.network.formats.onnx import write_graph
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.model import CLIPSeg
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ from clipseg.errors import ClipSegError
 from clipseg.network import cpu_kernels
 from clipseg.network.attention_mask import encode_masked_image
 from clipseg.network.backbone import CLIPBackbone
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.config import ModelConfig
+from clipseg.network.model import CLIPSeg
 
 with_bf16 = pytest.mark.skipif(not cpu_kernels.cpu_has_bf16(), reason="needs a processor with AVX512_BF16 or AMX")
 

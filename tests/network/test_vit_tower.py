@@ -13,8 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from clipseg.errors import ClipSegError
 from clipseg.network.attention_mask import encode_masked_image
 from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.config import ModelConfig
 from clipseg.network.formats.transformers import save_transformers
-from clipseg.network.model import CLIPSeg, ModelConfig, create_model
+from clipseg.network.model import CLIPSeg, create_model
 from clipseg.network.vit_tower import ViTBackbone, load_image_tower
 from clipseg.network.weights import load, save_release
 from clipseg.prompts.support import VisualPrompt

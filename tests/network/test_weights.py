@@ -19,10 +19,11 @@ from transformers import CLIPConfig, CLIPModel
 
 from clipseg.errors import ClipSegError
 from clipseg.network.clip_weights import find_weights, load_backbone
+from clipseg.network.config import ModelConfig
 from clipseg.network.formats import authors as authors_layout
 from clipseg.network.formats.transformers import save_transformers
 from clipseg.network.formats.transformers_config import read_folder_config
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load, save_release
 
 

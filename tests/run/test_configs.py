@@ -12,7 +12,7 @@ from places import CONFIGS
 from clipseg.entry import to_yaml
 from clipseg.errors import ClipSegError
 from clipseg.measure.paper import ROWS
-from clipseg.network.model import ModelConfig
+from clipseg.network.config import ModelConfig
 from clipseg.run.settings import TrainConfig, evaluate_schema
 
 

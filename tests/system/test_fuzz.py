@@ -44,8 +44,9 @@ from clipseg.errors import ClipSegError
 from clipseg.measure.results import Results
 from clipseg.measure.tables import format_table
 from clipseg.network.clip_weights import find_weights
+from clipseg.network.config import ModelConfig
 from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.model import CLIPSeg
 from clipseg.network.weights import load
 from clipseg.run.checkpoint import as_plain, find_resume, save_checkpoint
 from clipseg.run.settings import TrainConfig, evaluate_schema

@@ -8,10 +8,11 @@ from typing import Any
 
 from clipseg.errors import ClipSegError
 from clipseg.network.clip_weights import load_backbone
+from clipseg.network.config import LARGEST_REDUCE_DIM, ModelConfig
 from clipseg.network.decoder import build_decoder
 from clipseg.network.formats.renaming import AUTHORS, decoder_table, from_theirs
 from clipseg.network.formats.transformers_config import read_folder_config
-from clipseg.network.model import LARGEST_REDUCE_DIM, CLIPSeg, ModelConfig
+from clipseg.network.model import CLIPSeg
 from clipseg.network.tensor_files import is_plain, is_transformers_folder, shapes_of
 
 DROPPED = {"reduce.": "one more projection that the authors' decoder holds and its forward pass never uses"}

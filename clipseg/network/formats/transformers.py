@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write, naming_disk_errors, read_json, write_json
 from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.config import ModelConfig
 from clipseg.network.formats.renaming import Table, decoder_table, from_theirs, to_theirs
 from clipseg.network.formats.transformers_config import read_folder_config
 from clipseg.network.formats.transformers_layout import build_clip, clip_table, clip_weights
-from clipseg.network.model import CLIPSeg, ModelConfig
+from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.network.tensor_files import read_folder_weights, shapes_of
 

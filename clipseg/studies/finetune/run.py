@@ -1,0 +1,259 @@
+"""From a trained decoder and a few labelled photos to a decoder of one's own, measured before and after."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipseg.data.phrase_tasks import ReaderOptions
+from clipseg.data.readers.folder import FolderData, folder_splits
+from clipseg.errors import ClipSegError
+from clipseg.files import write_json
+from clipseg.measure.page import write_page
+from clipseg.measure.results import Results
+from clipseg.measure.significance import Interval, NotTestable, cluster_bootstrap, paired_t
+from clipseg.measure.tables import monospaced
+from clipseg.network.calibration import Calibration
+from clipseg.network.model import CLIPSeg
+from clipseg.network.preprocess import resize_masks
+from clipseg.network.weights import load, save_release
+from clipseg.run.conditioning import Conditioner
+from clipseg.run.distributed import Processes
+from clipseg.run.evaluation import Evaluation, Validation, predictions
+from clipseg.run.interruption import stoppable
+from clipseg.run.log import RunLog
+from clipseg.run.provenance import provenance
+from clipseg.run.settings import DataSettings, PromptSettings, TrainConfig, TrainingSettings
+from clipseg.run.training import train_decoder
+from clipseg.studies.finetune.numbers import calibrate, choose_thresholds, logit_histogram, sample_cuts
+
+FEWEST_PHOTOS = 5
+SHARES = {"val": 0.2, "test": 0.2}  # of the photos of a folder without splits; the rest is learnt from
+THRESHOLD = 0.3
+BY_TEXT = PromptSettings(text_weight=[0.0, 0.0])
+COLUMNS = ("", "IoU_FG", "mean IoU", "95% interval", "AP")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """One fine-tuning.
+
+    Attributes:
+        root: the folder of photos and labels.
+        out: a new or empty folder, which becomes a release.
+        init: weights to start from, as `clipseg.load` takes them.
+        steps: at most.
+        batch_size: phrases a step.
+        seed: of splits and training.
+        device: where.
+        onnx: write `out/onnx` too.
+
+    Raises:
+        ClipSegError: too few photos, a class without any object, or weights that cannot be had.
+    """
+
+    root: Path
+    out: Path
+    init: str
+    steps: int
+    batch_size: int
+    seed: int
+    device: torch.device
+    onnx: bool = False
+
+    def run(self) -> dict[str, float]:
+        """Train, calibrate, measure, write and print; the figures of `metrics.json`."""
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise ClipSegError(f"--out {self.out}: exists and is not empty; choose a new folder")
+        config = self._config()
+        data = split_folder(self.root, self.seed)
+        model = load(self.init, device=self.device)
+        origin = provenance(asdict(config), str(self.device)) | {"experiment": "finetune", "init": self.init}
+        photos = {name: len(part.image_ids) for name, part in data.items()}
+        print(", ".join(f"{name} {count} photos" for name, count in photos.items()) + f"; divided by photo, seed {self.seed}")
+        before = self._measure(model, data, origin)
+        tuned = self._train(copy.deepcopy(model), data, config, origin)
+        after = self._measure(tuned, data, origin)
+        figures, rows = compare(before, after)
+        for name, measured in (("before", before), ("after", after)):
+            measured.evaluation.write(self.out / name, measured.results, seed=self.seed)
+        write_json(self.out / "provenance.json", origin)
+        write_json(self.out / "metrics.json", figures)
+        self._write_page(figures, rows, after.calibrations, photos, origin)
+        numbers = {phrase: asdict(calibration) for phrase, calibration in after.calibrations.items()}
+        card = f"# Fine-tuned from {self.init}\n\nOn {photos['train']} photos of {self.root.name}, by `clipseg finetune`.\n"
+        save_release(tuned, self.out, card=card, extra={"calibration": numbers, "metrics": figures, "init": self.init})
+        if self.onnx:
+            from clipseg.network.formats.onnx import export_onnx
+
+            export_onnx(tuned, self.out / "onnx")
+        print(f"{monospaced([COLUMNS, *rows])}\nreport: {self.out / 'report.html'}")
+        return figures
+
+    def _config(self) -> TrainConfig:
+        every = max(min(50, self.steps // 4), 1)
+        return TrainConfig(
+            experiment="finetune",
+            data=DataSettings(root=str(self.root), format="folder", workers=0),
+            prompt=BY_TEXT,
+            training=TrainingSettings(
+                init=self.init,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                lr=1e-4,
+                final_lr=1e-5,
+                validate_every=every,
+                checkpoint_every=every,
+                patience=4,
+            ),
+            seed=self.seed,
+            out=str(self.out),
+        )
+
+    def _train(
+        self, model: CLIPSeg, data: Mapping[str, FolderData], config: TrainConfig, origin: Mapping[str, object]
+    ) -> CLIPSeg:
+        folder, settings = self.out / "training", config.training
+        evaluation = self._evaluation(model, data["val"], origin)
+        with (
+            stoppable("start again in a new folder") as interruption,
+            RunLog(folder, steps=settings.steps, start=0, every=settings.log_every, processes=Processes()) as log,
+        ):
+            train_decoder(
+                model,
+                data["train"],
+                settings=settings,
+                seed=self.seed,
+                loader=config.data,
+                threshold=THRESHOLD,
+                folder=folder,
+                state=None,
+                condition=Conditioner(BY_TEXT),
+                validate=Validation(evaluation, images=None, log=log),
+                log=log,
+                processes=Processes(),
+                interruption=interruption,
+            )
+        return model.eval()
+
+    def _evaluation(self, model: CLIPSeg, data: FolderData, origin: Mapping[str, object]) -> Evaluation:
+        return Evaluation(
+            model=model,
+            data=data,
+            condition=Conditioner(BY_TEXT),
+            threshold=THRESHOLD,
+            provenance={**origin, "benchmark": "folder", "split": "test"},
+            processes=Processes(),
+            loader=DataSettings(root=str(self.root), workers=0),
+        )
+
+    def _measure(self, model: CLIPSeg, data: Mapping[str, FolderData], origin: Mapping[str, object]) -> "Measured":
+        evaluation = self._evaluation(model, data["test"], origin)
+        return Measured(evaluation, evaluation.run(progress="measuring"), calibrate_phrases(model, data["val"]))
+
+    def _write_page(
+        self,
+        figures: Mapping[str, float],
+        rows: list[tuple[str, ...]],
+        calibrations: Mapping[str, Calibration],
+        photos: Mapping[str, int],
+        origin: Mapping[str, object],
+    ) -> None:
+        lines = (self.out / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [record for line in lines if "val/iou_fg_best" in (record := json.loads(line))]
+        write_page(
+            self.out / "report.html",
+            "studies/finetune/page.html.j2",
+            title=f"Fine-tuned from {self.init}",
+            columns=COLUMNS,
+            rows=rows,
+            figures=figures,
+            images=photos["test"],
+            photos=photos,
+            calibrations=calibrations,
+            curve=[(record["step"], f"{100 * record['val/iou_fg_best']:.1f}") for record in records],
+            seed=self.seed,
+            commit=origin["commit"],
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results on the photos that are measured on, and what the phrases want, told by those that choose."""
+
+    evaluation: Evaluation
+    results: Results
+    calibrations: Mapping[str, Calibration]
+
+
+def split_folder(root: Path, seed: int) -> dict[str, FolderData]:
+    """The parts of a folder that are learnt from, that choose, and that are measured: `train`, `val`, `test`.
+
+    A folder's own splits stand; what it lacks is cut, photo by photo, off the one that it is learnt from.
+
+    Raises:
+        ClipSegError: fewer than `FEWEST_PHOTOS` photos, or a class that has no object to learn from or to choose by.
+    """
+    splits = list(folder_splits(root))
+    learnt = "train" if "train" in splits else splits[0]
+    rng = np.random.default_rng(seed)
+    whole = FolderData(root, split=learnt)
+    images = rng.permutation(whole.image_ids).tolist()
+    if len(images) < FEWEST_PHOTOS:
+        raise ClipSegError(
+            f"{root}: {len(images)} labelled photos; at least {FEWEST_PHOTOS} are needed to learn, choose and measure"
+        )
+    taken, parts = 0, {}
+    for name in SHARES:
+        if name in splits and name != learnt:
+            parts[name] = FolderData(root, split=name)
+        else:
+            count = max(round(SHARES[name] * len(images)), 1)
+            parts[name] = FolderData(root, split=learnt, images=images[taken : taken + count])
+            taken += count
+    options = ReaderOptions(training=True, seed=seed)
+    return {"train": FolderData(root, options, split=learnt, images=images[taken:])} | parts
+
+
+def calibrate_phrases(model: CLIPSeg, data: FolderData) -> dict[str, Calibration]:
+    """The threshold and the temperature of each class of which the photos show something."""
+    histograms: dict[str, np.ndarray] = {}
+    for batch, maps in predictions(model, data, Conditioner(BY_TEXT), range(len(data))):
+        masks = resize_masks(batch.masks, (maps.shape[1], maps.shape[2]))
+        for group, probabilities, mask in zip(batch.groups, maps.cpu().numpy(), masks.cpu().numpy(), strict=True):
+            histograms[group] = histograms.get(group, 0) + logit_histogram(probabilities, mask)
+    return {data.phrases[group][0]: calibrate(counts) for group, counts in histograms.items() if counts[1].any()}
+
+
+def compare(before: Measured, after: Measured) -> tuple[dict[str, float], list[tuple[str, ...]]]:
+    """The figures of both as `before/<name>` and `after/<name>`, `_tuned` by thresholds of their own; and rows of `COLUMNS`."""
+    figures: dict[str, float] = {}
+    rows: list[tuple[str, ...]] = []
+    ious = []
+    for name, measured in (("before", before), ("after", after)):
+        results = measured.results
+        figures |= {f"{name}/{figure}": value for figure, value in results.metrics().items()}
+        plain = np.full(len(results), results.threshold)
+        for suffix, cuts in (("", plain), ("_tuned", choose_thresholds(results.phrase, measured.calibrations, THRESHOLD))):
+            hits, unions = sample_cuts(results.counts, cuts)
+            iou = np.divide(hits, unions, out=np.ones(len(hits)), where=unions > 0)
+            figures[f"{name}/iou_fg{suffix}"] = pooled = float(hits.sum() / max(unions.sum(), 1))
+            title = f"{name}, t = {THRESHOLD}" if not suffix else f"{name}, a threshold a phrase"
+            ends = cluster_bootstrap(100 * iou, results.image_key, seed=0)
+            ap = f"{100 * figures[f'{name}/ap']:.1f}" if not suffix else ""
+            rows.append((title, f"{100 * pooled:.1f}", f"{100 * iou.mean():.1f}", _ends(ends), ap))
+        ious.append(100 * iou)
+    gain, test = cluster_bootstrap(ious[1] - ious[0], before.results.image_key, seed=0), paired_t(ious[1], ious[0])
+    figures["gain"] = float((ious[1] - ious[0]).mean())
+    rows.append(("gain, points", "", f"{figures['gain']:+.1f}", _ends(gain), ""))
+    if not isinstance(test, NotTestable):
+        figures["gain_p"] = test.p_value
+    return figures, rows
+
+
+def _ends(interval: Interval | NotTestable) -> str:
+    return f"[{interval.low:.1f}, {interval.high:.1f}]" if isinstance(interval, Interval) else str(interval)
