@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-MOST_MODULES, MOST_LINES = 70, 9000
+MOST_MODULES, MOST_LINES = 74, 9600
 STRANGERS = ("clipseg.studies", "clipseg.paper", "clipseg.data.readers", "clipseg.data.mini", "clipseg.network.formats")
 SMALL = ["model.pretrained=null", "model.extract_layers=[1,2]", "model.reduce_dim=16", "model.image_size=64"]
 # Runs an entry point up to the call that is named, then tells what is loaded. open_clip imports timm and Jinja.

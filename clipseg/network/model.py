@@ -11,7 +11,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype
-from clipseg.network.calibration import Calibration
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.config import ModelConfig
 from clipseg.network.cpu_kernels import choose_precision
 from clipseg.network.decoder import RandomHead, build_decoder
 from clipseg.network.tensor_files import plain_defaults
+
+if TYPE_CHECKING:
+    from clipseg.network.calibration import Calibration
 
 PROMPTS_AT_ONCE = 8  # decoded without gradients: memory does not grow with the number of prompts but for their maps
 

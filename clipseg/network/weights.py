@@ -12,7 +12,6 @@ from safetensors.torch import save as to_safetensors
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, naming_disk_errors, read_json, write_json
-from clipseg.network.calibration import read_calibration
 from clipseg.network.clip_weights import WEIGHT_SUFFIXES
 from clipseg.network.config import ModelConfig
 from clipseg.network.model import CLIPSeg, build_backbone
@@ -203,7 +202,10 @@ def _load_ours(state: Mapping[str, Any], path: Path, chosen: Chosen) -> CLIPSeg:
     tensors = state.get("model")
     if not isinstance(tensors, Mapping):
         raise ClipSegError(f"{path}: holds no decoder weights; expected a state dict under 'model'")
-    model.calibration = read_calibration(state.get("calibration", {}), path)
+    if "calibration" in state:
+        from clipseg.network.calibration import read_calibration
+
+        model.calibration = read_calibration(state["calibration"], path)
     model.decoder.load_state_dict(check_tensors(tensors, shapes_of(model.decoder), source=path), strict=True)
     return model
 

@@ -207,7 +207,7 @@ def test_a_later_call_adds_and_replaces_by_image(weights, photos, tmp_path):
 def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_path, monkeypatch, capsys):
     out, asked = tmp_path / "out", []
     answer = predict._answer
-    monkeypatch.setattr(predict, "_answer", lambda *args, **options: asked.append(args[3].name) or answer(*args, **options))
+    monkeypatch.setattr(predict, "_answer", lambda *args, **options: asked.append(args[2].name) or answer(*args, **options))
     (photos / "broken.jpg").unlink()
 
     def call(*arguments):
