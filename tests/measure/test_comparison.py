@@ -153,6 +153,13 @@ def test_another_threshold_on_request() -> None:
         compare_runs(NAMES, made_results(), made_results(seed=1), metric="iou", threshold=0.31)
 
 
+def test_two_protocols_are_not_compared() -> None:
+    paper = made_results(seed=1, provenance={**made_results().provenance, "protocol": "paper"})
+    for one, two in ((made_results(), paper), (paper, made_results())):
+        with pytest.raises(ClipSegError, match="by protocol=.*, two by protocol=.*; evaluate both by one"):
+            compare_runs(NAMES, one, two, metric="iou")
+
+
 def test_runs_are_matched_by_benchmark_and_split(tmp_path: Path) -> None:
     origin = made_results().provenance
     for split in ("test", "unseen"):

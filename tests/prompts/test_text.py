@@ -17,7 +17,12 @@ def test_the_named_sets_are_the_papers():
         "extended": 9,
         "imagenet": 80,
     }
-    assert set(TEMPLATES["shuffled"]) < set(TEMPLATES["extended"])
+    words = (
+        "a photo of a|a photograph of a|an image of a||a cropped photo of a|a good photo of a|a photo of one|a bad photo of a"
+    )
+    nine = [f"{start} {{}}.".strip() for start in f"{words}|a photo of the".split("|")]
+    assert TEMPLATES["extended"] == tuple(nine)
+    assert (TEMPLATES["shuffled"], TEMPLATES["fixed"], TEMPLATES["plain"]) == (tuple(nine[:4]), tuple(nine[:1]), ("{}",))
     assert "itap of the {}." in TEMPLATES["imagenet"]
     for found in TEMPLATES.values():
         assert len(set(found)) == len(found)
