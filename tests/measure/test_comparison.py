@@ -156,7 +156,7 @@ def test_another_threshold_on_request() -> None:
 def test_two_protocols_are_not_compared() -> None:
     paper = made_results(seed=1, provenance={**made_results().provenance, "protocol": "paper"})
     for one, two in ((made_results(), paper), (paper, made_results())):
-        with pytest.raises(ClipSegError, match="by protocol=.*, two by protocol=.*; evaluate both by one"):
+        with pytest.raises(ClipSegError, match=r"by protocol=.*, two by protocol=.*; evaluate both by one"):
             compare_runs(NAMES, one, two, metric="iou")
 
 
