@@ -180,6 +180,17 @@ def over_input_size(
         return _svg(figure)
 
 
+def over_text_weight(weights: Sequence[float], means: Sequence[float], intervals: Sequence[tuple[float, float]]) -> str:
+    """Mean IoU in percent over the weight of the text in a mix, with its 95% band, as one `<svg>` element."""
+    with matplotlib.rc_context(_style("text weight")):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(weights, means, color=_BLUE, marker="o", markersize=5)
+        axes.fill_between(weights, *np.array(intervals).T, color=_BLUE, alpha=0.2, linewidth=0)
+        axes.set(xlabel="weight of the text (0: the picture alone)", ylabel="mean IoU in percent")
+        return _svg(figure)
+
+
 def tile_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """One picture, RGB `[H, W, 3]`, as a JPEG file, its longer side at most 224 pixels."""
     file = io.BytesIO()

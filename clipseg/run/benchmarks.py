@@ -67,7 +67,7 @@ _MASKS, _FOLD, _EPISODES = (f"clipseg.run.settings:{name}" for name in ("MaskKey
 _PASCAL5I = Benchmark(run="clipseg.run.jobs:pascal5i", keys=(_FOLD, _EPISODES, _MASKS), layout="pascal", split="val")
 _COCO20I = replace(_PASCAL5I, run="clipseg.run.jobs:coco20i", layout="coco", split="val2014")
 _LVIS = Benchmark(run="clipseg.run.jobs:lvis", keys=(_MASKS,), layout="lvis", split="val")
-_LABORATORY = "clipseg.studies.laboratory.settings:FirstImages"
+_LABORATORY = "clipseg.studies.laboratory.settings:LaboratoryKeys"
 _SIZES = ("clipseg.studies.input_size.settings:SizeKeys",)
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -82,12 +82,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "lvis_meronymy": _LVIS,
     "folder": Benchmark(run="clipseg.run.jobs:folder", keys=(_MASKS,), layout="folder"),
     "prompt_forms": Benchmark(run="clipseg.studies.prompt_forms.run:prompt_forms"),
-    "presence": Benchmark(
-        run="clipseg.studies.laboratory.presence:presence",
-        keys=(_LABORATORY, "clipseg.studies.laboratory.settings:PresenceKeys"),
-    ),
+    "presence": Benchmark(run="clipseg.studies.laboratory.presence:presence", keys=(_LABORATORY,)),
     "counterfactual": Benchmark(run="clipseg.studies.laboratory.counterfactual:counterfactual", keys=(_LABORATORY,)),
     "paraphrase": Benchmark(run="clipseg.studies.laboratory.paraphrase:paraphrase", keys=(_LABORATORY,)),
+    "prompt_grid": Benchmark(
+        run="clipseg.studies.laboratory.grid:prompt_grid", keys=(_LABORATORY, "clipseg.studies.laboratory.settings:GridKeys")
+    ),
     "visual_prompts": Benchmark(
         run="clipseg.studies.visual_prompts.run:visual_prompts",
         keys=("clipseg.studies.visual_prompts.settings:VisualPromptKeys",),

@@ -20,6 +20,7 @@ from clipseg.run.evaluation import Evaluation, answers
 from clipseg.run.jobs import Job, evaluation_of
 from clipseg.run.loading import evaluation_batches, with_left_out
 from clipseg.run.workers import naming_worker_failures
+from clipseg.studies.laboratory.results import CONTROL
 from clipseg.studies.laboratory.statements import Statement, Statements, is_own_folder, read_statements
 
 EXAMPLES = 6  # of a page: one of each of the first images
@@ -119,8 +120,9 @@ def ask_all(job: Job, split: str, ask: Ask, score: Score, *, first_images: int |
             key, image = batch.keys[question.task], batch.image_keys[0]
             labels = {"key": key, "image_key": image, "kind": question.kind, "phrase": question.phrase, "asked": question.asked}
             rows.append(labels | dict(values) | {"pixels": batch.masks[question.task].numel()})
-        if questions and len(examples) < EXAMPLES:
-            examples.append(_shown(batch, questions[len(examples) % len(questions)], maps, evaluation.threshold))
+        meant = [question for question in questions if not question.kind.startswith(CONTROL)]
+        if meant and len(examples) < EXAMPLES:
+            examples.append(_shown(batch, meant[len(examples) % len(meant)], maps, evaluation.threshold))
     processes = job.processes
     return Asked(
         rows=processes.gather_lists(rows),

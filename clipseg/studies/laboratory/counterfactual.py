@@ -15,7 +15,7 @@ from clipseg.studies.laboratory.asking import Question, ask_all, mask_iou
 from clipseg.studies.laboratory.forms import CONTROLS, control
 from clipseg.studies.laboratory.page import finish
 from clipseg.studies.laboratory.results import CONTROL, WordResults
-from clipseg.studies.laboratory.settings import FirstImages
+from clipseg.studies.laboratory.settings import LaboratoryKeys
 from clipseg.studies.laboratory.statements import Statements
 
 MOST_OVERLAP = 0.1  # IoU of both truths: more, and it is not another thing
@@ -30,7 +30,7 @@ class CounterfactualResults(WordResults):
 
     COLUMNS: ClassVar[tuple[str, ...]] = ("gap", "iou_new", "iou_old", "moved")
     FIGURES: ClassVar[Mapping[str, str]] = {
-        "gap": "the new less the old",
+        "gap": "IoU with the thing that is asked for less IoU with the other",
         "iou_new": "IoU with the thing that is asked for",
         "iou_old": "IoU with the other thing",
         "moved": "1 less the IoU of both masks",
@@ -76,7 +76,7 @@ def score(one: Tensor, two: Tensor, before: NDArray[np.bool_], after: NDArray[np
 
 def counterfactual(job: Job) -> None:
     """Measure whether masks follow one exchanged part of a phrase to another thing."""
-    assert isinstance(job.config, FirstImages)
+    assert isinstance(job.config, LaboratoryKeys)
     found = ask_all(job, job.config.split, questions, score, first_images=job.config.first_images)
     results = CounterfactualResults.of_rows(
         found.rows, threshold=job.config.threshold, seconds=found.seconds, provenance=found.provenance

@@ -14,7 +14,7 @@ from clipseg.studies.laboratory.asking import Question, ask_all, mask_iou, state
 from clipseg.studies.laboratory.forms import CONTROLS, FORMS, control
 from clipseg.studies.laboratory.page import finish
 from clipseg.studies.laboratory.results import CONTROL, WordResults
-from clipseg.studies.laboratory.settings import FirstImages
+from clipseg.studies.laboratory.settings import LaboratoryKeys
 from clipseg.studies.laboratory.statements import Statements
 
 
@@ -54,7 +54,7 @@ def score(one: Tensor, two: Tensor, before: NDArray[np.bool_], after: NDArray[np
 
 def paraphrase(job: Job) -> None:
     """Measure what other words for the same do to masks."""
-    assert isinstance(job.config, FirstImages)
+    assert isinstance(job.config, LaboratoryKeys)
     found = ask_all(job, job.config.split, questions, score, first_images=job.config.first_images)
     results = ParaphraseResults.of_rows(
         found.rows, threshold=job.config.threshold, seconds=found.seconds, provenance=found.provenance

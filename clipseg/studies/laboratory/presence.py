@@ -16,7 +16,7 @@ from clipseg.studies.laboratory.asking import Question, ask_all, statement
 from clipseg.studies.laboratory.forms import CONTROLS, control
 from clipseg.studies.laboratory.page import finish
 from clipseg.studies.laboratory.results import CONTROL, Weights, WordResults, weighted_mean
-from clipseg.studies.laboratory.settings import FirstImages, PresenceKeys
+from clipseg.studies.laboratory.settings import LaboratoryKeys
 from clipseg.studies.laboratory.statements import Statements, absent, is_own_folder
 
 KINDS = ("other", "attribute", "relation")
@@ -158,7 +158,7 @@ def threshold_split(job: Job) -> str:
         ClipSegError: it is the split that is measured, or none is named and there is none that is meant for it.
     """
     config = job.config
-    assert isinstance(config, PresenceKeys)
+    assert isinstance(config, LaboratoryKeys)
     if config.threshold_split == config.split:
         raise ClipSegError(f"threshold_split={config.split} is what is measured; choose the threshold on another split")
     if config.threshold_split != "auto":
@@ -179,7 +179,7 @@ def threshold_split(job: Job) -> str:
 
 def presence(job: Job) -> None:
     """Measure whether maps tell phrases that hold from phrases that do not; the threshold is chosen on another split."""
-    assert isinstance(job.config, FirstImages)
+    assert isinstance(job.config, LaboratoryKeys)
     first_images = job.config.first_images
     chosen: dict[str, float] = dict.fromkeys(SCORES, 0.5)
     for split, folder in ((threshold_split(job), job.folder / "threshold"), (job.config.split, job.folder)):
