@@ -105,10 +105,13 @@ os.register_at_fork(after_in_child=_leave_locks)
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made where it is missing, against other processes; the lock ends with this process, however that ends.
 
+    A folder that was made and in which nothing was left is removed again.
+
     Raises:
         ClipSegError: another process holds it, or it cannot be made.
     """
     with naming_disk_errors(folder):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     _locks.add(handle)
@@ -122,6 +125,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if handle in _locks:
+            for path in made:
+                with contextlib.suppress(OSError):  # it holds something
+                    path.rmdir()
             _locks.remove(handle)
             os.close(handle)
 

@@ -10,7 +10,7 @@ import pytest
 from clipseg.data.json_entries import iterate_entries
 from clipseg.errors import ClipSegError
 from clipseg.exit_status import guarded
-from clipseg.files import read_json, read_text, write_json
+from clipseg.files import locked, read_json, read_text, write_json
 from clipseg.run.checkpoint import newest_whole, read_checkpoint
 from clipseg.run.log import recorded_steps
 
@@ -68,3 +68,14 @@ def test_what_cannot_be_written_is_one_line_with_the_remedy_that_fits(tmp_path, 
     assert not list(tmp_path.iterdir())
     assert guarded(fail) == 2
     assert capsys.readouterr().err == f"error: folder: {os.strerror(code)}; {remedy}\n"
+
+
+def test_a_folder_that_was_held_for_nothing_is_removed_again(tmp_path):
+    (tmp_path / "there").mkdir()
+    for folder in ("there", "there/made", "there/a/b"):
+        with locked(tmp_path / folder):
+            assert (tmp_path / folder).is_dir()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with locked(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "result").touch()
+    assert (tmp_path / "a" / "b" / "result").is_file()

@@ -163,7 +163,7 @@ def test_in_validation_and_evaluation_it_ends_quickly_and_nothing_is_lost(call, 
 def test_a_stop_ends_the_sweep_and_not_only_its_job(call, phrasecut_root, monkeypatch):
     root = phrasecut_root(n=2)
     with monkeypatch.context() as patch:
-        stop_in(patch, train, "create_model", call=1, number=signal.SIGTERM)
+        stop_in(patch, clipseg.run.training, "create_model", call=1, number=signal.SIGTERM)
         status, _, said = small_run(call, root, "-m", "seed=0,1")
     assert (status, said) == (RESUMABLE, "stopped by SIGTERM; go on with resume=auto out=run0\n")
     assert not Path("run1").exists()

@@ -403,8 +403,10 @@ def png(width: int, height: int, colour_type: int) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
+    """The head of a JPEG of this size, up to the start of its scan, without which Pillow takes it for none."""
     frame = bytes([8]) + height.to_bytes(2, "big") + width.to_bytes(2, "big") + bytes([1, 1, 0x11, 0])
-    return b"\xff\xd8\xff\xc0" + (len(frame) + 2).to_bytes(2, "big") + frame + b"\xff\xd9"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+    return b"\xff\xd8\xff\xc0" + (len(frame) + 2).to_bytes(2, "big") + frame + scan + b"\xff\xd9"
 
 
 def gif(width: int, height: int) -> bytes:
