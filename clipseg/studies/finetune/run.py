@@ -34,6 +34,7 @@ from clipseg.studies.finetune.numbers import calibrate, choose_thresholds, logit
 FEWEST_PHOTOS = 5
 SHARES = {"val": 0.2, "test": 0.2}  # of the photos of a folder without splits; the rest is learnt from
 THRESHOLD = 0.3
+MOST_SHARED = 4  # phrases of a photo in a step
 BY_TEXT = PromptSettings(text_weight=[0.0, 0.0])
 COLUMNS = ("", "IoU_FG", "mean IoU", "95% interval", "AP")
 
@@ -69,8 +70,8 @@ class FineTuning:
         """Train, calibrate, measure, write and print; the figures of `metrics.json`."""
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ClipSegError(f"--out {self.out}: exists and is not empty; choose a new folder")
-        config = self._config()
         data = split_folder(self.root, self.seed)
+        config = self._config(data["train"].options.phrases_per_image)
         model = load(self.init, device=self.device)
         origin = provenance(asdict(config), str(self.device)) | {"experiment": "finetune", "init": self.init}
         photos = {name: len(part.image_ids) for name, part in data.items()}
@@ -94,7 +95,7 @@ class FineTuning:
         print(f"{monospaced([COLUMNS, *rows])}\nreport: {self.out / 'report.html'}")
         return figures
 
-    def _config(self) -> TrainConfig:
+    def _config(self, shared: int) -> TrainConfig:
         every = max(min(50, self.steps // 4), 1)
         return TrainConfig(
             experiment="finetune",
@@ -103,7 +104,8 @@ class FineTuning:
             training=TrainingSettings(
                 init=self.init,
                 steps=self.steps,
-                batch_size=self.batch_size,
+                batch_size=max(self.batch_size // shared, 1) * shared,
+                phrases_per_image=shared,
                 lr=1e-4,
                 final_lr=1e-5,
                 validate_every=every,
@@ -215,7 +217,10 @@ def split_folder(root: Path, seed: int) -> dict[str, FolderData]:
             count = max(round(SHARES[name] * len(images)), 1)
             parts[name] = FolderData(root, split=learnt, images=images[taken : taken + count])
             taken += count
-    options = ReaderOptions(training=True, seed=seed)
+    rest = FolderData(root, split=learnt, images=images[taken:])
+    # Phrases of a photo share its pass through the backbone, which takes most of a step.
+    shared = min(max(round(len(rest.task_rows) / len(rest.image_ids)), 1), MOST_SHARED)
+    options = ReaderOptions(training=True, seed=seed, phrases_per_image=shared)
     return {"train": FolderData(root, options, split=learnt, images=images[taken:])} | parts
 
 
