@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError
 from clipseg.measure.metrics import sample_iou, threshold_index
+from clipseg.measure.reliability import brier_score, log_loss
 from clipseg.measure.results import Results
 
-SAMPLE_METRICS = ("iou", "dice", "released/iou", "official_iou")
+SAMPLE_METRICS = ("iou", "dice", "released/iou", "official_iou", "brier", "log_loss")
 
 Runs = dict[tuple[str, str], Results]  # by benchmark and split
 
@@ -107,7 +108,8 @@ def sample_values(results: Results, metric: str, threshold: float) -> NDArray[np
     """One of `SAMPLE_METRICS` for each sample, in percent, `[N]`.
 
     `iou` and `dice` are at the size the model ran at, by the plain definition; `released/iou` adds 1 to the union;
-    `official_iou` is at the image's own size. Empty truth and empty prediction: 100, and 0 in the released definition.
+    `official_iou` is at the image's own size. `brier` and `log_loss` (a hundredth of a nat) ask for no threshold, and less is
+    better. Empty truth and empty prediction: 100, and 0 in the released definition.
 
     Raises:
         ClipSegError: another metric, or one that the results do not hold at this threshold.
@@ -119,6 +121,8 @@ def sample_values(results: Results, metric: str, threshold: float) -> NDArray[np
         return 200 * iou / (1 + iou)
     if metric == "released/iou":
         return 100 * sample_iou(results.counts, threshold, definition="released")
+    if metric in ("brier", "log_loss"):
+        return 100 * (brier_score if metric == "brier" else log_loss)(results.counts)
     if metric != "official_iou":
         raise ClipSegError(
             f"metric {metric!r} has no value for each sample; between two runs choose from {', '.join(SAMPLE_METRICS)}, "

@@ -68,7 +68,7 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
     """
     provenance = results.provenance
     paper = paper_beside(provenance)
-    calibration = reliability(results.counts)
+    calibration, figures = reliability(results.counts), results.metrics()
     facts, details = provenance_parts(provenance)
     path = Path(folder) / "report.html"
     write_page(
@@ -77,7 +77,8 @@ def write_report(folder: str | Path, results: Results, *, gallery: Mapping[str, 
         title=page_title(provenance),
         results=results,
         images=len(np.unique(results.image_key)),
-        rows=table_rows(results.metrics(), paper),
+        figures=figures,
+        rows=table_rows(figures, paper),
         has_paper=paper is not None,
         plots=_plots(results),
         calibration=calibration,

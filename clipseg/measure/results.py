@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
 from clipseg.files import atomic_write, write_json
-from clipseg.measure.metrics import DEFINITIONS, THRESHOLDS, SampleCounts, official_summary, summarise, threshold_index
+from clipseg.measure.metrics import (
+    DEFINITIONS,
+    THRESHOLDS,
+    SampleCounts,
+    official_summary,
+    sample_iou,
+    summarise,
+    threshold_index,
+)
 
 if TYPE_CHECKING:
     from clipseg.measure.intensity_columns import IntensityColumns
@@ -161,7 +169,9 @@ class Results(SavedResults):
             The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
             `released/<name>`; those of `metrics.official_summary`, and `miou_official`, mIoU at the original size, where
             groups hold more than a sample each; the same of each subset with samples as `subset/<subset>/<name>`, with
-            `subset/<subset>/samples`; `samples`, `seconds`, `threshold`; and `images_left_out` where there are any.
+            `subset/<subset>/samples`; the means over samples `brier` and `log_loss` (in nats) of `reliability.py`, and
+            `worst_tenth`, the mean IoU of the worst tenth of images; `samples`, `seconds`, `threshold`; and
+            `images_left_out` where there are any.
         """
         chosen = self.threshold if threshold is None else threshold
         figures: dict[str, float] = {}
@@ -178,6 +188,11 @@ class Results(SavedResults):
                     summary = official_summary(self.official_intersection[rows], self.official_union[rows])
                     summary["samples"] = int(rows.sum())
                     figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
+        # Imported when figures are made: training and evaluation come to them last.
+        from clipseg.measure.reliability import brier_score, log_loss, worst_tenth
+
+        figures |= {"brier": float(brier_score(self.counts).mean()), "log_loss": float(log_loss(self.counts).mean())}
+        figures["worst_tenth"] = worst_tenth(sample_iou(self.counts, chosen), self.image_key)
         figures |= {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
         left_out = self.provenance.get("left_out")
         return figures | ({"images_left_out": len(left_out)} if isinstance(left_out, list) else {})

@@ -7,7 +7,7 @@ from made_results import made_results
 from clipseg.measure.breakdown import SIZE_EDGES, by_class, by_size, subset_rows
 from clipseg.measure.failures import KINDS, failures, pick_failures
 from clipseg.measure.metrics import SampleCounts, count, sample_iou
-from clipseg.measure.reliability import reliability
+from clipseg.measure.reliability import brier_score, log_loss, reliability, worst_tenth
 from clipseg.measure.significance import Interval, NotTestable
 
 
@@ -74,6 +74,31 @@ def test_subsets_have_the_official_figures_of_their_samples() -> None:
     assert rows[1]["figures"][:2] == pytest.approx([50, 50])
     assert subset_rows(with_counts(counts)) == []
     assert not any(name.startswith("subset/") for name in results.metrics(0.5))
+
+
+def test_brier_score_and_log_loss_are_those_of_the_pixels_at_the_middle_of_their_bins() -> None:
+    rng = np.random.default_rng(0)
+    probability, mask = rng.random((4, 30, 30), dtype=np.float32), (rng.random((4, 30, 30)) < 0.3).astype(np.uint8)
+    valid = (rng.random((4, 30, 30)) < 0.8).astype(np.uint8)
+    counts = count(probability, mask, valid)
+    middle = np.ceil(np.maximum(probability, 1e-9) * 50) / 50 - 0.01
+    given = np.where(mask == 1, middle, 1 - middle)
+    for ours, of_pixels, exact in (
+        (brier_score(counts), (1 - given) ** 2, np.where(mask == 1, 1 - probability, probability) ** 2),
+        (log_loss(counts), -np.log(given), -np.log(np.where(mask == 1, probability, 1 - probability))),
+    ):
+        inside = [of_pixels[sample][valid[sample] == 1].mean() for sample in range(4)]
+        assert ours == pytest.approx(inside, abs=2e-3)
+        assert ours == pytest.approx([exact[sample][valid[sample] == 1].mean() for sample in range(4)], abs=0.02)
+    certain = count(mask.astype(np.float32), mask)
+    assert brier_score(certain) == pytest.approx(np.full(4, 1e-4))
+    assert log_loss(certain) == pytest.approx(np.full(4, -np.log(0.99)))
+
+
+def test_the_worst_tenth_is_of_images() -> None:
+    values, images = np.arange(40.0), np.array([str(number // 2) for number in range(40)])
+    assert worst_tenth(values, images) == pytest.approx((0.5 + 2.5) / 2)
+    assert worst_tenth(values[:4], images[:4]) == 0.5
 
 
 def test_reliability_is_that_of_the_pixels_themselves() -> None:

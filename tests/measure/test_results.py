@@ -71,7 +71,8 @@ def test_metrics_have_the_public_names(saved: Path) -> None:
     summary = figures | {f"{name}_best" for name in figures} | {f"{name}_best_threshold" for name in figures} | {"ap"}
     official = {"mean_iou_official", "cum_iou_official", "pr@0.3", "pr@0.5", "pr@0.7", "pr@0.9"}
     released = {f"released/{name}" for name in summary}
-    assert set(metrics) == summary | released | official | {"samples", "seconds", "threshold"}
+    of_samples = {"brier", "log_loss", "worst_tenth"}
+    assert set(metrics) == summary | released | official | of_samples | {"samples", "seconds", "threshold"}
     assert metrics["samples"] == 7
     assert all(0 <= metrics[name] <= 1 for name in summary | official)
     assert metrics["released/miou"] < metrics["miou"]
