@@ -81,6 +81,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "lvis_attributes": _LVIS,
     "lvis_meronymy": _LVIS,
     "folder": Benchmark(run="clipseg.run.jobs:folder", keys=(_MASKS,), layout="folder"),
+    "boundaries": Benchmark(run="clipseg.studies.boundaries.run:boundaries"),
     "prompt_forms": Benchmark(run="clipseg.studies.prompt_forms.run:prompt_forms"),
     "presence": Benchmark(run="clipseg.studies.laboratory.presence:presence", keys=(_LABORATORY,)),
     "counterfactual": Benchmark(run="clipseg.studies.laboratory.counterfactual:counterfactual", keys=(_LABORATORY,)),
