@@ -42,13 +42,16 @@ def frozen_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_state(weight: Tensor) -> tuple[Any, ...]:
-    """What tells whether a float32 weight `[D, C]` of the CPU is still what it was, in microseconds.
+    """What tells whether a weight is still what it was, in microseconds: where it lies, and torch's count of its changes.
 
-    Where it lies, torch's count of its changes, and the sum of one row and one column: torch does not count what is written
-    through `.data`, which changes whole rows or columns, if not all. Single elements written that way are not seen.
+    Of a float32 weight `[D, C]` on the CPU also the sum of one row and one column: torch does not count what is written through
+    `.data`, which changes whole rows or columns, if not all. Single elements written that way are not seen.
     """
+    state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    if weight.device.type != "cpu" or weight.ndim != 2 or weight.dtype != torch.float32:
+        return state
     values = weight.detach().numpy()
-    return weight.data_ptr(), weight._version, float(values[len(values) // 2].sum()), float(values[:, -1].sum())
+    return *state, float(values[len(values) // 2].sum()), float(values[:, -1].sum())
 
 
 def _packed_dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:

@@ -1,10 +1,12 @@
 """Embeddings of texts that were asked before: CLIP's text tower is frozen, and takes longer than all else a prompt needs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clipseg.network.cpu_kernels import weight_state
 from clipseg.network.model import CLIPSeg
 
 TEXTS_KEPT = 65_536  # embeddings of 2 KB each
@@ -17,7 +19,7 @@ class TextCache:
     def __init__(self) -> None:
         self._embeddings: dict[str, Tensor] = {}
         self._weights: list[nn.Parameter] = []
-        self._state: list[tuple[int, int, int]] = []
+        self._state: list[tuple[Any, ...]] = []
 
     def encode(self, model: CLIPSeg, texts: Sequence[str]) -> Tensor:
         """As `model.encode_text`; only texts that are not known pass the tower, each once."""
@@ -35,9 +37,9 @@ class TextCache:
         return torch.stack([embeddings[text] for text in texts])
 
     def _forget_other_weights(self, model: CLIPSeg) -> None:
-        """Drop all where a weight was replaced, moved or written to (but through `.data`, which torch does not count)."""
+        """Drop all where a weight was replaced, moved or written to."""
         weights = list(model.backbone.parameters())
-        state = [(id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+        state = [(id(weight), *weight_state(weight)) for weight in weights]
         if state != self._state:
             # Kept, so that no other weights can lie where these lay.
             self._embeddings, self._weights, self._state = {}, weights, state

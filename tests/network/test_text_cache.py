@@ -23,3 +23,18 @@ def test_kept_texts_are_those_computed_and_the_oldest_goes(tiny_model, monkeypat
     assert asked == [["a dog", "sky"], ["grass"], ["sky"]]
     torch.testing.assert_close(cache.encode(tiny_model, list("abcde")), encode_text(list("abcde")))  # more than are kept
     assert asked[3:] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_what_is_written_through_data_is_forgotten(tiny_model):
+    """torch does not count it; the weights of either tower tell by a row and a column."""
+    cache, known = TextCache(), tiny_model.encode_text(["a dog"])
+    assert torch.equal(cache.encode(tiny_model, ["a dog"]), known)
+    weight = tiny_model.backbone.clip.transformer.resblocks[0].mlp.c_fc.weight
+    before = weight.detach().clone()
+    try:
+        weight.data.mul_(1.5)
+        found = cache.encode(tiny_model, ["a dog"])
+        assert torch.equal(found, tiny_model.encode_text(["a dog"]))
+        assert not torch.allclose(found, known, atol=1e-3)
+    finally:
+        weight.data.copy_(before)
