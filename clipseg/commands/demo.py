@@ -17,6 +17,7 @@ by mixes of both. Nothing is loaded from elsewhere, and nothing is sent anywhere
     parser.add_argument(
         "--weights", default="CIDAS/clipseg-rd64-refined", metavar="W", help="as in clipseg predict (default: %(default)s)"
     )
+    parser.add_argument("--precision", default="float32", help="float32 or bf16, as in clipseg predict (default: %(default)s)")
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="who may come (default: %(default)s, nobody else)"
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from clipseg.network.weights import load
     from clipseg.run.distributed import choose_device
 
-    model = load(arguments.weights, device=choose_device(arguments.device))
+    model = load(arguments.weights, device=choose_device(arguments.device), precision=arguments.precision)
     page, address = serve(model, arguments.images, host=arguments.host, port=arguments.port)
     print(f"{address} (Ctrl-C ends it)", flush=True)
     try:

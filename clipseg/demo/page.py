@@ -5,6 +5,7 @@ to ask another address.
 """
 
 import functools
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from clipseg.network.model import CLIPSeg
 from clipseg.prompts.support import VisualPrompt
 from clipseg.prompts.visual import DEFAULT_VARIANT, VARIANTS
 
-THRESHOLD = 0.3  # the paper's on PhraseCut
+THRESHOLD = 0.3  # the paper's on PhraseCut, where the model brings none of its own
 _POLICY = "default-src 'self' blob: data: 'unsafe-inline' 'unsafe-eval'"
 _STYLE = "#seen .grid-container {grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)) !important}"
 
@@ -80,6 +81,7 @@ def serve(model: CLIPSeg, photos: Sequence[Path], *, host: str, port: int | None
 
 def build(model: CLIPSeg, photos: Sequence[Path]) -> gr.Blocks:
     """Lay out the page, and tie its parts to a visitor's `Sitting`."""
+    thresholds = [known.threshold for known in model.calibration.values()] or [THRESHOLD]
     with gr.Blocks(title="CLIPSeg", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         folder = tempfile.TemporaryDirectory(prefix="clipseg-")  # of what is saved, as long as the page
         sitting = gr.State(None)
@@ -89,13 +91,15 @@ def build(model: CLIPSeg, photos: Sequence[Path]) -> gr.Blocks:
                 photo = gr.Image(_first(photos), type="filepath", label="Photo", sources=["upload", "clipboard"], height=320)
                 # The file as it came: what it holds is decoded in one place, `image_io`, and not before by Gradio.
                 vars(photo)["preprocess"] = lambda payload: None if payload is None else payload.path
-                phrases = gr.Textbox(label="Phrases, one a line", lines=3, placeholder="a dog\nsky")
+                phrases = gr.Textbox(
+                    "\n".join(model.calibration), label="Phrases, one a line", lines=3, placeholder="a dog\nsky"
+                )
                 ask = gr.Button("Segment", variant="primary")
                 if len(photos) > 1:
                     gr.Examples([[str(path)] for path in photos], photo, label="Photos")
             with gr.Column():
                 maps = gr.AnnotatedImage(label="Where the probability is above the threshold", show_label=False)
-                threshold = gr.Slider(0, 1, THRESHOLD, step=0.01, label="Threshold")
+                threshold = gr.Slider(0, 1, round(statistics.median(thresholds), 2), step=0.01, label="Threshold")
                 save = gr.Button("Save masks and probabilities")
                 archive = gr.File(label="ZIP", visible=False)
         with gr.Accordion("By an example: mark an object with the brush", open=False), gr.Row():

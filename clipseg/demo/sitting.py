@@ -40,7 +40,7 @@ class Sitting:
         self._photo: str | None = None
         self._seen: Pixels | None = None
         self._titles: list[str] = []
-        self._conditions: Tensor | None = None
+        self._prompts: list[str | Tensor] = []
         self._maps: NDArray[np.float32] | None = None
 
     def look(self, photo: str) -> None:
@@ -80,17 +80,17 @@ class Sitting:
             raise ClipSegError("no photo; choose one first")
         if len(titles) > MOST_PHRASES:
             raise ClipSegError(f"{len(titles)} phrases; ask for at most {MOST_PHRASES} at once")
-        conditions = list(self._segment.embed(titles)) if titles else []
+        prompts: list[str | Tensor] = [*titles]
         if example is not None:
             shown = embed_example(self._segment.model.backbone, example, variant, self._segment.model.config.image_size)
             weight = weight if name.strip() else 0.0
             text = self._segment.embed(name.strip())[0] if weight else shown
-            conditions.append(weight * text + (1 - weight) * shown)
+            prompts.append(weight * text + (1 - weight) * shown)
             titles.append("the example" + (f", {weight:.0%} “{name.strip()}”" if weight else ""))
-        if not conditions:
+        if not prompts:
             raise ClipSegError("nothing to ask for; write a phrase, or mark an example")
-        self._titles, self._conditions = titles, torch.stack(conditions)
-        self._maps = _shrink(self._segment.predict(self._conditions)[:, None])[:, 0].numpy()
+        self._titles, self._prompts = titles, prompts
+        self._maps = _shrink(self._segment.predict(prompts)[:, None])[:, 0].numpy()
 
     def picture(self, threshold: float) -> tuple[Pixels, list[tuple[NDArray[np.float32], str]]]:
         """Return the photo, and for each title where its probability is above the threshold, the surer the more opaque.
@@ -110,12 +110,11 @@ class Sitting:
         Raises:
             ClipSegError: nothing was asked yet.
         """
-        if self._conditions is None or self._maps is None:
+        if self._maps is None:
             raise ClipSegError("no answer yet; choose a photo and ask for something")
         with zipfile.ZipFile(path, "w") as archive:
-            for number, (title, values) in enumerate(
-                zip(self._titles, self._segment.predict(self._conditions).numpy(), strict=True)
-            ):
+            maps = self._segment.predict(self._prompts).numpy()
+            for number, (title, values) in enumerate(zip(self._titles, maps, strict=True)):
                 name = f"{number}_{slug(title, 'prompt', 40)}"
                 archive.writestr(f"{name}.mask.png", _png((values > threshold).astype(np.uint8) * 255))
                 archive.writestr(f"{name}.prob.png", _png((values * 65535).round().astype(np.uint16)))

@@ -16,8 +16,9 @@ gradio_client = pytest.importorskip("gradio_client", reason="the extra [demo] is
 
 from clipseg import Mix, Segmenter, VisualPrompt  # noqa: E402
 from clipseg.__main__ import main  # noqa: E402
-from clipseg.demo.page import serve  # noqa: E402
+from clipseg.demo.page import build, serve  # noqa: E402
 from clipseg.errors import ClipSegError  # noqa: E402
+from clipseg.network.calibration import Calibration  # noqa: E402
 from clipseg.network.model import CLIPSeg  # noqa: E402
 from clipseg.prompts.visual import DEFAULT_VARIANT, VARIANTS  # noqa: E402
 
@@ -92,6 +93,20 @@ def test_phrases_and_the_threshold(client: Any, folder: Path, seeing_model: CLIP
     lower = float(np.quantile(expected, 0.2))
     found = masks(client.predict(lower, api_name="/cut"))
     assert np.array_equal(np.stack(list(found.values())), expected > lower)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_brings_its_phrases_thresholds_and_temperatures(
+    client: Any, folder: Path, seeing_model: CLIPSeg, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(seeing_model, "calibration", {"crack": Calibration(3.0, 0.42)})
+    parts = [part["props"] for part in build(seeing_model, []).config["components"]]
+    values = {part["label"]: part.get("value") for part in parts if "label" in part}
+    assert (values["Phrases, one a line"], values["Threshold"]) == ("crack", 0.42)
+    expected = Segmenter(seeing_model)(folder / "0.jpg", ["crack"]).numpy()[0]
+    middle = float(np.median(expected))
+    (found,) = masks(ask(client, folder, "crack", threshold=middle)).values()
+    assert np.array_equal(found, expected > middle)
 
 
 @pytest.mark.slow
