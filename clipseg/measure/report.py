@@ -113,7 +113,14 @@ def _plots(results: Results) -> dict[str, Markup]:
 def _class_row(part: Part) -> dict[str, Any]:
     """A class as the page shows it: the ends of its interval are the mean itself where it has none."""
     ends = (part.interval.low, part.interval.high) if isinstance(part.interval, Interval) else (part.mean, part.mean)
-    return {"part": part, "low": ends[0], "high": ends[1], "has_interval": isinstance(part.interval, Interval)}
+    images = part.interval.clusters if isinstance(part.interval, Interval) else 1
+    return {
+        "part": part,
+        "low": ends[0],
+        "high": ends[1],
+        "images": images,
+        "has_interval": isinstance(part.interval, Interval),
+    }
 
 
 def provenance_parts(provenance: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
