@@ -55,7 +55,7 @@ def _by_bin(counts: SampleCounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def brier_score(counts: SampleCounts) -> NDArray[np.float64]:
-    """The mean squared distance of a pixel's probability from its truth, 1 or 0, of each sample, float64 `[N]`.
+    """Return the mean squared distance of a pixel's probability from its truth, 1 or 0, of each sample, float64 `[N]`.
 
     A probability is known as the middle of its bin, 0.02 wide: a pixel's part is known to 0.02.
     """
@@ -65,7 +65,7 @@ def brier_score(counts: SampleCounts) -> NDArray[np.float64]:
 
 
 def log_loss(counts: SampleCounts) -> NDArray[np.float64]:
-    """The mean of -log of what a pixel's truth was given, in nats, of each sample, float64 `[N]`.
+    """Return the mean of -log of what a pixel's truth was given, in nats, of each sample, float64 `[N]`.
 
     A probability is known as the middle of its bin, 0.02 wide, so that none is below 0.01: a pixel costs at most 4.6.
     """
@@ -75,7 +75,7 @@ def log_loss(counts: SampleCounts) -> NDArray[np.float64]:
 
 
 def worst_tenth(values: NDArray[np.float64], images: NDArray[np.str_]) -> float:
-    """The mean of the lowest tenth of images, one at least, of which each is the mean of its values `[N]`."""
+    """Return the mean of the lowest tenth of images, one at least, of which each is the mean of its values `[N]`."""
     _, index = np.unique(images, return_inverse=True)
     of_images = np.sort(np.bincount(index, weights=values) / np.bincount(index))
     return float(of_images[: max(1, round(len(of_images) / 10))].mean())

@@ -68,12 +68,12 @@ class BoundaryResults(SavedResults):
         return cls(key=key, image_key=image_key, size=size, values=values, **others)
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """Which samples belong to each line of the table, bool `[N]`: all, and those of each size that there is."""
+        """Return which samples belong to each line of the table, bool `[N]`: all, and those of each size that there is."""
         groups = {"all": np.ones(len(self), dtype=bool)} | {size: self.size == size for size in SIZES}
         return {name: rows for name, rows in groups.items() if rows.any()}
 
     def metrics(self) -> dict[str, float]:
-        """Means as fractions, `<figure>` of all and `<size>/<figure>`; `<size>/samples`, samples, images, seconds."""
+        """Return means as fractions, `<figure>` of all and `<size>/<figure>`; `<size>/samples`, samples, images, seconds."""
         flat: dict[str, float] = {}
         for name, rows in self.groups().items():
             prefix = "" if name == "all" else f"{name}/"
@@ -82,20 +82,20 @@ class BoundaryResults(SavedResults):
         return flat | {"images": len(np.unique(self.image_key)), "threshold": self.threshold, "seconds": self.seconds}
 
     def arrays(self) -> dict[str, Any]:
-        """The columns by name."""
+        """Return the columns by name."""
         columns = {name: getattr(self, name) for name in ("key", "image_key", "size", "values")}
         return columns | {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
-        """The inverse of `arrays`."""
+        """Return the results that `arrays` came of."""
         columns: dict[str, Any] = {name: arrays[name] for name in ("key", "image_key", "size", "values")}
         numbers = {name: arrays[name].item() for name in ("threshold", "seconds")}
         return cls(**columns, **numbers, provenance=provenance)
 
 
 def boundary_cells(results: BoundaryResults, *, seed: int) -> list[tuple[str, ...]]:
-    """The table as text, percent with 95% intervals clustered by image, in the order of `COLUMNS`."""
+    """Return the table as text, percent with 95% intervals clustered by image, in the order of `COLUMNS`."""
     lines = []
     for name, rows in results.groups().items():
         images, cells = results.image_key[rows], []
@@ -108,7 +108,7 @@ def boundary_cells(results: BoundaryResults, *, seed: int) -> list[tuple[str, ..
 
 
 def format_boundaries(results: BoundaryResults, *, seed: int) -> str:
-    """A plain monospaced table."""
+    """Return a plain monospaced table."""
     footer = f"{results.seconds:.1f} s; percent at threshold {results.threshold:.2f}, at the photos' own size"
     return "\n".join([monospaced([COLUMNS, *boundary_cells(results, seed=seed)]), footer])
 

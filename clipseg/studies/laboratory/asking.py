@@ -63,7 +63,7 @@ Score = Callable[[Tensor, Tensor, NDArray[np.bool_], NDArray[np.bool_], float], 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What came of it, on every process of all: rows of `WordResults`, examples, and the provenance with what was left out."""
+    """The answers of all processes: rows of `WordResults`, examples, and the provenance with what was left out."""
 
     rows: list[dict[str, Any]]
     examples: list[Shown]

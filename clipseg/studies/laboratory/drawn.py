@@ -1,4 +1,4 @@
-"""What is true of the drawn scenes of the mini data, exactly: nothing is absent only because nobody wrote it down."""
+"""The exact truth of the mini data's synthetic scenes: nothing is absent only because nobody wrote it down."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache

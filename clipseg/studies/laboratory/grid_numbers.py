@@ -121,16 +121,16 @@ class GridResults(SavedResults):
 
     @property
     def miou(self) -> NDArray[np.float64]:
-        """In percent, over samples, `[C]`."""
+        """Return mIoU in percent, over samples, `[C]`."""
         return 100 * self.iou.mean(axis=0)
 
     @property
     def best(self) -> int:
-        """The cell of the largest mIoU, the first of several."""
+        """Return the cell of the largest mIoU, the first of several."""
         return int(self.miou.argmax())
 
     def average_precisions(self) -> list[float]:
-        """In percent, a cell each."""
+        """Return AP in percent, a cell each."""
         curves = pooled_curves(self.totals)
         return [100 * average_precision(*pair) for pair in zip(curves["precision"], curves["recall"], strict=True)]
 
@@ -158,12 +158,12 @@ class GridResults(SavedResults):
         ]
 
     def at(self, weight: float, template: str, variant: str) -> int:
-        """The place of a cell, of whichever template or variant where it does not count."""
+        """Return the place of a cell, of whichever template or variant where it does not count."""
         cell = Cell(weight=weight, template=template if weight > 0 else None, variant=variant if weight < 1 else None)
         return list(self.cells).index(cell)
 
     def axes(self) -> tuple[list[float], list[str], list[str]]:
-        """Weights, templates and variants, in the order of the grid."""
+        """Return weights, templates and variants, in the order of the grid."""
         found = (
             [cell.weight for cell in self.cells],
             *([getattr(cell, name) for cell in self.cells] for name in ("template", "variant")),
@@ -172,14 +172,14 @@ class GridResults(SavedResults):
         return weights, templates or [""], variants or [""]
 
     def curve(self) -> tuple[str, str, list[int]]:
-        """The template and variant of the best cell, and the cells over all weights with them."""
+        """Return the template and variant of the best cell, and the cells over all weights with them."""
         weights, templates, variants = self.axes()
         best = self.cells[self.best]
         template, variant = best.template or templates[0], best.variant or variants[0]
         return template, variant, [self.at(weight, template, variant) for weight in weights]
 
     def gain(self, *, seed: int) -> tuple[float, Interval | NotTestable]:
-        """What mixing brings on the curve: its best mIoU less that of the better end, points, and the interval over images."""
+        """Return what mixing brings on the curve: its best mIoU less that of the better end, in points, and its interval."""
         places = self.curve()[2]
         ends = max(places[0], places[-1], key=lambda place: self.miou[place])
         top = max(places, key=lambda place: self.miou[place])
@@ -194,7 +194,7 @@ class GridResults(SavedResults):
         return " ".join(["python evaluate.py", *map(shlex.quote, named), *self.cells[self.best].keys()])
 
     def metrics(self) -> dict[str, float]:
-        """`cell/<name>/miou` and `/ap` as fractions, `best/…`, and how many cells cannot be told from the best."""
+        """Return `cell/<name>/miou` and `/ap` as fractions, `best/…`, and how many cells cannot be told from the best."""
         flat: dict[str, float] = {}
         compared = self.compared()
         for each in compared:
@@ -207,7 +207,7 @@ class GridResults(SavedResults):
         return flat | {"samples": len(self), "images": images, "threshold": self.threshold, "seconds": self.seconds}
 
     def arrays(self) -> dict[str, Any]:
-        """The columns by name; no template or variant is an empty text."""
+        """Return the columns by name; no template or variant is an empty text."""
         cells = {
             f"cell_{name}": np.array([getattr(cell, name) or "" for cell in self.cells]) for name in ("template", "variant")
         }
@@ -220,7 +220,7 @@ class GridResults(SavedResults):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
-        """The inverse of `arrays`."""
+        """Return the results that `arrays` came of."""
         parts = zip(*(arrays[f"cell_{name}"].tolist() for name in ("weight", "template", "variant")), strict=True)
         return cls(
             **{name: arrays[name] for name in ("key", "image_key", "iou")},

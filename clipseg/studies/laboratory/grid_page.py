@@ -88,7 +88,7 @@ def _cells(each: Compared) -> tuple[str, ...]:
 
 
 def format_grid(results: GridResults, ranked: Sequence[Compared]) -> str:
-    """A plain monospaced table of the ten best cells, and the command of the first."""
+    """Return a plain monospaced table of the ten best cells, and the command of the first."""
     alike = sum(not each.is_told_apart for each in ranked) - 1
     return "\n".join(
         [

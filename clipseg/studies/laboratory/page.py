@@ -65,7 +65,7 @@ def _percent(value: float, interval: Interval | NotTestable) -> str:
 
 
 def format_lines(results: WordResults, lines: Sequence[Line]) -> str:
-    """A plain monospaced table, percent without the intervals, which the page has."""
+    """Return a plain monospaced table, percent without the intervals, which the page has."""
     cells = [
         (line.kind, *(f"{100 * value:.1f}" for value, _ in line.figures.values()), str(line.rows), str(line.images))
         for line in lines

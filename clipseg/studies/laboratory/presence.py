@@ -55,7 +55,7 @@ class PresenceResults(WordResults):
     chosen: Mapping[str, float]
 
     def figures(self, rows: NDArray[np.intp], image: NDArray[np.intp], weights: Weights) -> dict[str, NDArray[np.float64]]:
-        """As in `WordResults`, for phrases that are there against those that are not."""
+        """Return figures as `WordResults` does, for phrases that are there against those that are not."""
         values = {name: column[rows] for name, column in self.values.items()}
         found: dict[str, NDArray[np.float64]] = {}
         for score, prefix in zip(SCORES, ("", "top/"), strict=True):
@@ -74,16 +74,16 @@ class PresenceResults(WordResults):
         return {name: found[name] for name in self.FIGURES}
 
     def metrics(self) -> dict[str, float]:
-        """As in `WordResults`, with the chosen thresholds of presence."""
+        """Return what `WordResults` does, with the chosen thresholds of presence."""
         return super().metrics() | {f"chosen_{score}": value for score, value in self.chosen.items()}
 
     def arrays(self) -> dict[str, Any]:
-        """The columns by name."""
+        """Return the columns by name."""
         return super().arrays() | {f"chosen_{score}": np.float64(value) for score, value in self.chosen.items()}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
-        """The inverse of `arrays`."""
+        """Return the results that `arrays` came of."""
         chosen = {score: arrays[f"chosen_{score}"].item() for score in SCORES}
         return cls(**cls.columns_of(arrays), chosen=chosen, provenance=provenance)
 

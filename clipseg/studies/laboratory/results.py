@@ -1,4 +1,4 @@
-"""What a study of words leaves on disk: a row a question asked, and the figures made of them, with intervals over images."""
+"""Results of the questions about words: a row a question asked, and the figures made of them, with intervals over images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class WordResults(SavedResults):
         return Line(kind=kind, rows=len(rows), images=count, figures=figures)
 
     def metrics(self) -> dict[str, float]:
-        """What `metrics.json` holds: fractions under their names for all, `<kind>/<name>` and `control/<name>/<figure>`."""
+        """Return what `metrics.json` holds: fractions of all by name, `<kind>/<name>` and `control/<name>/<figure>`."""
         flat: dict[str, float] = {}
         for line in self.lines():
             prefix = "" if line.kind == ALL else f"{line.kind}/"
@@ -127,13 +127,13 @@ class WordResults(SavedResults):
         return flat | {"images": len(np.unique(self.image_key)), "threshold": self.threshold, "seconds": self.seconds}
 
     def arrays(self) -> dict[str, Any]:
-        """The columns by name."""
+        """Return the columns by name."""
         labels = {name: getattr(self, name) for name in _LABELS}
         return labels | dict(self.values) | {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
-        """The inverse of `arrays`."""
+        """Return the results that `arrays` came of."""
         return cls(**cls.columns_of(arrays), provenance=provenance)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What is said of an image, in parts, and what could be said instead: one attribute, the noun or the relation exchanged.
+"""Phrases about an image, in parts, and what could be said instead: one attribute, the noun or the relation exchanged.
 
 The parts come from PhraseCut's `phrase_structure`. By annotation alone a phrase is absent where nobody wrote it: PhraseCut does
 not name every attribute of everything, so some "absent" phrases are true. Of drawn scenes the truth is known exactly.
