@@ -85,6 +85,7 @@ class Hub(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     tokens: ClassVar[set[str | None]] = set()
+    commits: ClassVar[list[str]] = []
 
     def log_message(self, *arguments):
         pass
@@ -106,6 +107,7 @@ class Hub(BaseHTTPRequestHandler):
             entries = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
             return self.answer({"files": entries})
         if self.path.endswith("/commit/main"):
+            self.commits.append(self.path)
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
@@ -148,6 +150,7 @@ def test_a_release_is_pushed_to_a_hub_and_taken_back_from_it(run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"http://127.0.0.1:{server.server_port}/me/tiny"
     assert "holds README.md, config.json, model.safetensors; choose another name, or add --overwrite" in done.stderr
+    assert len(Hub.commits) == 2  # the refused one uploaded nothing
     assert Hub.tokens == {"Bearer hf_mine"}
     card = Hub.files["README.md"].decode()
     (entry,) = yaml.safe_load(card.split("---")[1])["model-index"]
