@@ -228,13 +228,13 @@ def test_images_without_label_and_labels_without_image(tmp_path: Path, maps: boo
     else:
         write_masks(tmp_path, truth, by_class=False)
     (tmp_path / "images" / "photo__0.png").rename(tmp_path / "images" / "other.png")
-    with pytest.raises(ClipSegError, match="images: 1 of 4 images have no label: other; name labels"):
+    with pytest.raises(ClipSegError, match="images: 1 of 4 images without a label: other; name labels"):
         FolderData(tmp_path, split="all")
     text = "\n".join(check_data(tmp_path).lines())
-    assert "1 of 4 images have no label: other;" in text
-    assert "labels have no image, or name no class: photo__0" in text
+    assert "1 of 4 images without a label: other;" in text
+    assert "without an image, or without a class: photo__0" in text
     (tmp_path / "images" / "other.png").unlink()
-    with pytest.raises(ClipSegError, match="labels have no image, or name no class: photo__0"):
+    with pytest.raises(ClipSegError, match="without an image, or without a class: photo__0"):
         FolderData(tmp_path, split="all")
 
 

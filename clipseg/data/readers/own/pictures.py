@@ -158,11 +158,12 @@ def _check_pairs(
 ) -> None:
     """Refuse photos without any label, and labels without a photo."""
     total, without = len(list(images)), sorted(set(images) - set(labelled))
-    for count, whole, lack, some in (
-        (len(without), f" of {total:,} images", "no label", without),
-        (len(strangers), " labels", "no image, or name no class", [path.name for path in strangers]),
+    labels = "label" if len(strangers) == 1 else "labels"
+    for what, some in (
+        (f"{len(without):,} of {total:,} images without a label", without),
+        (f"{len(strangers):,} {labels} without an image, or without a class", [path.name for path in strangers]),
     ):
         with collecting(problems):
-            if count:
+            if some:
                 forms = "<image>__<class>.png or <class>/<image>.png, or label maps with names.txt"
-                raise ClipSegError(f"{photos}: {count:,}{whole} have {lack}: {listed(some, most=5)}; name labels {forms}")
+                raise ClipSegError(f"{photos}: {what}: {listed(some, most=5)}; name labels {forms}")
