@@ -49,7 +49,9 @@ def test_quoted_as_told_it_is_taken(call, monkeypatch, tmp_path):
     status, _, error = call(train, 'out="~/file/x"', 'data.root="~/nowhere"')
     assert (status, error.count("\n")) == (2, 1)
     assert f"{tmp_path}/nowhere: no such folder" in error
-    assert Path("file/x").is_dir(), "a folder of the home, and none that is called ~"
+    Path("taken").touch()
+    assert f"{tmp_path}/taken: " in call(train, 'out="~/taken"')[2], "a file of the home"
+    assert not Path("~").exists()
     assert not Path("~").exists()
 
 

@@ -41,11 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(seeing_model: CLIPSeg, folder: Path) -> Iterator[str]:
+def address(seeing_model: CLIPSeg, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sys.addaudithook(note_connections)
-    page, address = serve(seeing_model, sorted(folder.iterdir()), host="127.0.0.1", port=None)
-    yield address
-    page.close(verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        # Gradio's pages share a folder, and one that closes takes pictures of another away.
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        page, address = serve(seeing_model, sorted(folder.iterdir()), host="127.0.0.1", port=None)
+        yield address
+        page.close(verbose=False)
 
 
 @pytest.fixture

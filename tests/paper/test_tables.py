@@ -193,7 +193,7 @@ def test_results_without_a_row_are_named() -> None:
     tables = tables_of(result("mini"), result(split="val"), result(EVIL), on_drawings, study(**drawn))
     assert "No row of the paper: experiment 'mini' on phrasecut, split test." in tables.notes
     assert "Not the paper's split: experiment 'phrasecut_pc' on phrasecut, split val." in tables.notes
-    assert "Not the paper's data but drawn: experiment 'phrasecut_pc' on phrasecut, split test." in tables.notes
+    assert "Not the paper's data but synthetic: experiment 'phrasecut_pc' on phrasecut, split test." in tables.notes
     assert len(tables.notes) == 5
     assert not any(each.values for lines in tables.tables.values() for each in lines)
 

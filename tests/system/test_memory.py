@@ -39,6 +39,7 @@ def model() -> CLIPSeg:
     return create_model("mini", None, extract_layers=(0,), reduce_dim=4, image_size=32)
 
 
+@pytest.mark.slow
 def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Path], tmp_path: Path) -> None:
     data = PhraseCut(phrasecut_root(2, splits=("train",)), ReaderOptions(training=True, negatives=0.2))
     seen: list[tuple[int, int, int]] = []
@@ -93,6 +94,7 @@ class Repeated(Dataset[Sample]):
         return sample
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_grow(model: CLIPSeg, tiny_evaluation: Evaluation) -> None:
     data = Repeated(tiny_evaluation.data, 290)
     condition = Conditioner(PromptSettings(text_weight=[0.0, 0.0]))

@@ -17,6 +17,7 @@ def made_model(image_size):
     return create_model("mini", extract_layers=(1, 2), reduce_dim=16, image_size=image_size).eval()
 
 
+@pytest.mark.slow
 def test_each_size_is_the_evaluation_of_a_model_of_that_size(call, phrasecut_root, monkeypatch):
     root = phrasecut_root(3, splits=("test",))
     common = ("checkpoint=run", "device=cpu", "data.workers=0", f"data.root={root}")

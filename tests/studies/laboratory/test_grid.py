@@ -75,6 +75,7 @@ def test_the_best_and_what_cannot_be_told_from_it(tmp_path: Path) -> None:
         GridResults.of_rows([], [], [])
 
 
+@pytest.mark.slow
 def test_each_cell_is_what_its_command_measures(call, worded_root) -> None:
     root = worded_root(3, splits=("test",))
     grid = ["checkpoint=mini", "benchmark=prompt_grid", f"data.root={root}", "data.workers=0", "out=grid", *SMALL]

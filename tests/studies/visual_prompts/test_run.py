@@ -134,6 +134,7 @@ def test_shards_are_the_whole(seeing_model, root, monkeypatch, variant):
         np.testing.assert_allclose(half.engineered, whole.engineered[rows], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_entry_writes_figures_and_a_page(seeing_model, root, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(clipseg, "load", lambda checkpoint, **options: seeing_model)
