@@ -49,6 +49,7 @@ def run(model, root, **options):
     return study.run(provenance={"split": "test"}, processes=Processes())
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_a_slow_loop(seeing_model, root):
     results = run(seeing_model, root, variants=("crop", "clip_mask_cls_all_scores_times_mask"))
     source = source_of(root)
@@ -98,6 +99,7 @@ def test_what_shows_an_object_raises_its_name_s_probability(seeing_model, root):
     assert np.abs(results.deltas[:, 2]).max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "row", "same"),
     [
