@@ -11,7 +11,8 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from clipseg.errors import ClipSegError, check_one_of
-from clipseg.network.backbone import CLIPBackbone, run_block
+from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.blocks import run_block
 
 LAYERS = ("last", "all")
 ROWS = ("cls", "all")

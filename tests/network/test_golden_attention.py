@@ -9,7 +9,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
 from clipseg.network.attention_mask import encode_masked_image, masked_attention, visible_tokens
-from clipseg.network.backbone import CLIPBackbone, run_block
+from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.blocks import run_block
 from clipseg.network.preprocess import normalise
 
 INPUTS, EXPECTED = arrays("10_attention_inputs"), arrays("10_attention")
