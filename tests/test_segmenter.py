@@ -167,6 +167,7 @@ def test_a_quantised_model_answers_nearly_the_same(tiny_model, segment):
     torch.testing.assert_close(Segmenter(quantised)(PHOTO, prompts), segment(PHOTO, prompts), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defaults", ["torch.set_default_dtype(torch.float64)", "torch.set_default_device('meta')"])
 def test_what_torch_takes_by_default_changes_nothing(defaults):
     """In a process of its own: both are for all threads, or for all that comes."""

@@ -111,6 +111,7 @@ def test_peak_memory_is_what_a_call_adds():
     assert len(kept)
 
 
+@pytest.mark.slow
 def test_command_prints_and_writes_its_figures(tmp_path, weights, capsys):
     arguments = ["benchmark", "metrics", "prompt", "reading", "memory", "--rounds", "1", "--weights", str(weights)]
     assert main([*arguments, "--json", str(tmp_path / "speed.json")]) == 0

@@ -119,6 +119,7 @@ def test_rows_that_were_not_what_they_are_called(seeing_model, root, protocol, r
     assert equal == [name == same for name in others]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["blur", "clip_mask_cls_all"])
 def test_shards_are_the_whole(seeing_model, root, monkeypatch, variant):
     monkeypatch.setattr(study_run, "BATCH", 8)
