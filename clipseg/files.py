@@ -132,6 +132,12 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raise `ClipSegError` where what is to become a folder of its own holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ClipSegError(f"{folder}: exists and is not empty; choose a new folder")
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Remove the temporary files that a killed process left in `folder`, where nobody else is writing now."""
     for path in Path(folder).glob(".*.part"):

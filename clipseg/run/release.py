@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipseg.errors import ClipSegError, one_line
-from clipseg.files import read_json
+from clipseg.files import check_new_folder, read_json
 from clipseg.measure.page import fill_template
 from clipseg.measure.tables import format_table
 from clipseg.network.tensor_files import quiet_hub
@@ -25,8 +25,7 @@ def release(run: Path, out: Path, *, licence: str) -> None:
     """
     if not (run / "provenance.json").is_file() or not (run / "checkpoints").is_dir():
         raise ClipSegError(f"{run}: not a run folder of train.py (no provenance.json or checkpoints/)")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ClipSegError(f"{out}: exists and is not empty; choose a new folder")
+    check_new_folder(out)
     model = load(run)
     origin = read_json(run / "provenance.json")
     metrics = {path.parent.name: read_json(path) for path in sorted((run / "eval").glob("*/metrics.json"))}

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write
+from clipseg.files import atomic_write, check_new_folder
 
 SIZE = (180, 240)
 SPLITS = {"train": 20, "test": 60}
@@ -57,8 +56,7 @@ def _crack(rng: np.random.Generator) -> NDArray[np.bool_]:
 
 def write_walls(root: Path, *, seed: int = 0) -> None:
     """Write photos, masks and `<split>.jsonl` into a new or empty folder; the same seed gives the same bytes."""
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ClipSegError(f"{root}: exists and is not empty; choose a new folder")
+    check_new_folder(root)
     rng, number = np.random.default_rng(seed), 0
     for split, count in SPLITS.items():
         lines = []

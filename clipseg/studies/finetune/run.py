@@ -12,7 +12,7 @@ import torch
 from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.folder import FolderData, folder_splits
 from clipseg.errors import ClipSegError
-from clipseg.files import write_json
+from clipseg.files import check_new_folder, write_json
 from clipseg.measure.page import write_page
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, NotTestable, cluster_bootstrap, paired_t
@@ -68,8 +68,7 @@ class FineTuning:
 
     def run(self) -> dict[str, float]:
         """Train, calibrate, measure, write and print; the figures of `metrics.json`."""
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ClipSegError(f"--out {self.out}: exists and is not empty; choose a new folder")
+        check_new_folder(self.out)
         data = split_folder(self.root, self.seed)
         config = self._config(data["train"].options.phrases_per_image)
         model = load(self.init, device=self.device)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from clipseg.data.sample import Batch
 from clipseg.run.jobs import Job
-from clipseg.studies.laboratory.asking import Question, ask_all, mask_iou
+from clipseg.studies.laboratory.asking import Question, mask_iou
 from clipseg.studies.laboratory.forms import CONTROLS, control
-from clipseg.studies.laboratory.page import finish
+from clipseg.studies.laboratory.page import run_words
 from clipseg.studies.laboratory.results import CONTROL, WordResults
-from clipseg.studies.laboratory.settings import LaboratoryKeys
 from clipseg.studies.laboratory.statements import Statements
 
 MOST_OVERLAP = 0.1  # IoU of both truths: more, and it is not another thing
@@ -76,13 +75,7 @@ def score(one: Tensor, two: Tensor, before: NDArray[np.bool_], after: NDArray[np
 
 def counterfactual(job: Job) -> None:
     """Measure whether masks follow one exchanged part of a phrase to another thing."""
-    assert isinstance(job.config, LaboratoryKeys)
-    found = ask_all(job, job.config.split, questions, score, first_images=job.config.first_images)
-    results = CounterfactualResults.of_rows(
-        found.rows, threshold=job.config.threshold, seconds=found.seconds, provenance=found.provenance
-    )
-    if job.processes.is_main:
-        finish(job.folder, results, found.examples, about=ABOUT, seed=job.config.seed)
+    run_words(job, questions, score, CounterfactualResults, about=ABOUT)
 
 
 ABOUT = """Two phrases of an image that differ in one attribute, in the noun or in the relation, and hold for different

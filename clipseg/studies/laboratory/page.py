@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -11,13 +10,22 @@ from clipseg.measure.page import page_title, write_page
 from clipseg.measure.report import provenance_parts
 from clipseg.measure.significance import FEW_CLUSTERS, Interval, NotTestable
 from clipseg.measure.tables import monospaced
+from clipseg.run.jobs import Job
+from clipseg.studies.laboratory.asking import Ask, Score, Shown, ask_all
 from clipseg.studies.laboratory.results import Line, WordResults
-
-if TYPE_CHECKING:
-    from clipseg.studies.laboratory.asking import Shown
+from clipseg.studies.laboratory.settings import LaboratoryKeys
 
 
-def finish(folder: Path, results: WordResults, examples: Sequence["Shown"], *, about: str, seed: int) -> None:
+def run_words(job: Job, ask: Ask, score: Score, kind: type[WordResults], *, about: str) -> None:
+    """Ask every question about the job's split, and write what was measured with its page."""
+    assert isinstance(job.config, LaboratoryKeys)
+    found = ask_all(job, job.config.split, ask, score, first_images=job.config.first_images)
+    results = kind.of_rows(found.rows, threshold=job.config.threshold, seconds=found.seconds, provenance=found.provenance)
+    if job.processes.is_main:
+        finish(job.folder, results, found.examples, about=about, seed=job.config.seed)
+
+
+def finish(folder: Path, results: WordResults, examples: Sequence[Shown], *, about: str, seed: int) -> None:
     """Save the results, write `report.html` and print the table."""
     results.save(folder)
     lines = results.lines(seed=seed)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from clipseg.data.sample import Batch
 from clipseg.run.jobs import Job
-from clipseg.studies.laboratory.asking import Question, ask_all, mask_iou, statement
+from clipseg.studies.laboratory.asking import Question, mask_iou, statement
 from clipseg.studies.laboratory.forms import CONTROLS, FORMS, control
-from clipseg.studies.laboratory.page import finish
+from clipseg.studies.laboratory.page import run_words
 from clipseg.studies.laboratory.results import CONTROL, WordResults
-from clipseg.studies.laboratory.settings import LaboratoryKeys
 from clipseg.studies.laboratory.statements import Statements
 
 
@@ -54,13 +53,7 @@ def score(one: Tensor, two: Tensor, before: NDArray[np.bool_], after: NDArray[np
 
 def paraphrase(job: Job) -> None:
     """Measure what other words for the same do to masks."""
-    assert isinstance(job.config, LaboratoryKeys)
-    found = ask_all(job, job.config.split, questions, score, first_images=job.config.first_images)
-    results = ParaphraseResults.of_rows(
-        found.rows, threshold=job.config.threshold, seconds=found.seconds, provenance=found.provenance
-    )
-    if job.processes.is_main:
-        finish(job.folder, results, found.examples, about=ABOUT, seed=job.config.seed)
+    run_words(job, questions, score, ParaphraseResults, about=ABOUT)
 
 
 ABOUT = """Each phrase is asked as it is and in forms that mean the same; a form that does not apply, or changes nothing, is
