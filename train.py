@@ -15,6 +15,7 @@ from typing import Any
 from clipseg.entry import check_resumable, given_keys, launch, to_yaml
 from clipseg.files import atomic_write, locked, remove_leftovers, write_json
 from clipseg.network.backbone import weights_checksum
+from clipseg.network.feature_cache import feature_cache
 from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
@@ -55,6 +56,9 @@ def train(config: TrainConfig) -> None:
         origin = provenance(asdict(config), str(device)) | {"experiment": config.experiment}
         if config.training.init is not None:
             origin["init"] = {"weights": config.training.init, "decoder_sha256": weights_checksum(model.decoder)}
+        cache = feature_cache(config.training.feature_cache, model)
+        if cache is not None:
+            origin["feature_cache"] = cache.folder.name
         origin |= {f"training_{name}": origin[name] for name in ("seed", "commit", "protocol")}
         read = FORMATS[config.data.format]
         root = data_root(config.data.root, read.layout)
@@ -96,7 +100,7 @@ def train(config: TrainConfig) -> None:
                 threshold=config.threshold,
                 folder=folder,
                 state=state,
-                condition=Conditioner(config.prompt, resize=read.resize),
+                condition=Conditioner(config.prompt, resize=read.resize, cache=cache),
                 validate=validation,
                 log=log,
                 processes=processes,

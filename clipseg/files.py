@@ -19,6 +19,11 @@ DISK_ERRORS = FULL | {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, err
 DISK_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
 
 
+def user_cache() -> Path:
+    """The user's folder for what can be computed again; nothing is made."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipseg"
+
+
 def remedy(error: OSError) -> str:
     """Return what helps against an error of the disk."""
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -17,9 +17,9 @@ from clipseg.errors import ClipSegError, one_line
 from clipseg.image_io import ImageLike, read_image
 from clipseg.network.backbone import Activations
 from clipseg.network.config import LARGEST_IMAGE_SIZE
+from clipseg.network.feature_cache import TextCache
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import normalise, prepare_images, resize_images, resize_objects, resize_probabilities
-from clipseg.network.text_cache import TextCache
 from clipseg.network.weights import trained_model
 from clipseg.prompts.support import Mix, Prompt, VisualPrompt
 from clipseg.prompts.text import fill

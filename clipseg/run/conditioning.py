@@ -11,9 +11,9 @@ from torch.profiler import record_function
 from clipseg.data.sample import Batch
 from clipseg.errors import ClipSegError
 from clipseg.network.backbone import CLIPBackbone
+from clipseg.network.feature_cache import FeatureCache, TextCache
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, normalise, resize_images, resize_objects
-from clipseg.network.text_cache import TextCache
 from clipseg.prompts.attention import ALL_VARIANTS, ATTENTION_VARIANTS, ORIGINAL
 from clipseg.prompts.text import choose, fill, templates
 from clipseg.prompts.visual import VARIANTS, engineer
@@ -29,10 +29,12 @@ class Conditioner:
     Args:
         settings: which templates, which visual prompt engineering, and how text and image are mixed.
         resize: how images are brought to the model's size, support images and those they are prompts for.
+        cache: keeps the embeddings of prompt images, and what `training.forward` needs of a batch's images.
     """
 
-    def __init__(self, settings: PromptSettings, *, resize: Resize = "squash"):
+    def __init__(self, settings: PromptSettings, *, resize: Resize = "squash", cache: FeatureCache | None = None):
         self.resize: Resize = resize
+        self.cache = cache
         self.templates = templates(settings.templates)
         if settings.visual_prompt not in ALL_VARIANTS:
             raise ClipSegError(
@@ -84,10 +86,8 @@ class Conditioner:
     def visual(self, model: CLIPSeg, batch: Batch) -> Tensor:
         """Embeddings of M engineered support images, then of K blank ones, float `[M + K, E]`, not normalised."""
         size = (model.config.image_size, model.config.image_size)
-        found = []
+        found: list[Tensor] = []
         if batch.support_images:
-            shown = resize_images(batch.support_images, size, resize=self.resize)
-            inside = resize_objects(batch.support_masks, size, resize=self.resize)
             masked = self.variant in ATTENTION_VARIANTS
             if masked and model.config.image_prompts == "image_tower":
                 raise ClipSegError(
@@ -95,7 +95,18 @@ class Conditioner:
                     f"{model.config.image_tower}; choose a variant without"
                 )
             encoder = model.backbone if masked else model
-            found.append(embed_prompt_images(encoder, shown, inside, self.variant))
+
+            def embed(images: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor]:
+                shown = resize_images(images, size, resize=self.resize)
+                inside = resize_objects(masks, size, resize=self.resize)
+                return (embed_prompt_images(encoder, shown, inside, self.variant),)
+
+            supports = (batch.support_images, batch.support_masks)
+            if self.cache is None:
+                found += embed(*supports)
+            else:
+                kind = f"prompt images {self.variant} {size} {self.resize} {model.backbone.precision}"
+                found += self.cache.look_up(kind, embed, *supports)
         if len(batch.blank_index):
             nothing = model.encode_image(torch.zeros(1, 3, *size, device=batch.blank_index.device))
             found.append(nothing.expand(len(batch.blank_index), -1))

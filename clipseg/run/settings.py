@@ -92,6 +92,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     loss: LossSettings = field(default_factory=LossSettings)
     compile: bool = False  # torch.compile of the backbone's blocks and the decoder: a minute at the start
+    feature_cache: str | None = None  # on a CPU, for views that come again: a folder for their features; auto: the user's cache
     amp: str = "auto"  # auto (bf16 or fp16 on CUDA, off on the CPU), off, bf16 (on the CPU the frozen part alone), fp16
     log_every: int = 10
     validate_every: int = 1000
@@ -151,6 +152,7 @@ class TrainConfig:
             raise ClipSegError(f"evaluate_visual is there for data.format=phrasecut only, not {self.data.format}; leave it out")
         if self.model.image_tower is not None and self.model.image_prompts is None:
             self.model.image_prompts = "image_tower" if self.protocol == "released" else "clip"
+        _check_feature_cache(self)
         usual = FORMATS[self.data.format]
         _check_class_lists(self.data, usual.layout)
         if self.data.train_split == "auto":
@@ -267,6 +269,21 @@ def evaluate_schema() -> type[EvaluateConfig]:
 def _check_class_lists(data: LoaderSettings, layout: str) -> None:
     if data.class_lists is not None and layout != "coco":
         raise ClipSegError(f"data.class_lists={data.class_lists}: only COCO-20i draws from lists of images; leave it out")
+
+
+def _check_feature_cache(config: TrainConfig) -> None:
+    """Raise `ClipSegError` where features would be kept of views that never come again; there "auto" becomes null."""
+    data, asked = config.data, config.training.feature_cache
+    square = data.root == "mini" and data.format == "phrasecut"  # a crop of which is all of it
+    unchanging = (square or not data.crop) and data.flip == data.colour == 0 and data.scale == 1
+    if unchanging or asked is None:
+        return
+    config.training.feature_cache = None
+    if asked != "auto":
+        raise ClipSegError(
+            f"training.feature_cache={asked} keeps what each view gives, but none comes again: add data.crop=false, and leave "
+            "data.flip, data.colour and data.scale out"
+        )
 
 
 def _seed(value: int) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.profiler import record_function
 
 from clipseg.data.sample import Batch, Reader
 from clipseg.errors import ClipSegError
+from clipseg.network.backbone import Activations
 from clipseg.network.config import ModelConfig
 from clipseg.network.model import CLIPSeg, create_model
 from clipseg.network.preprocess import prepare_images, resize_masks
@@ -209,11 +210,20 @@ def is_due(done: int, every: int, steps: int) -> bool:
 def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tensor, Tensor]:
     """A batch through the network: logits `[N, S, S]` and uint8 masks `[N, S, S]` at the model's image size S."""
     size = (model.config.image_size, model.config.image_size)
+
+    def activations_of(images: Sequence[Tensor]) -> Activations:
+        with record_function("preparation"):
+            prepared = prepare_images(images, size, resize=condition.resize)
+        with record_function("backbone"):
+            return model.activations(prepared)
+
+    if condition.cache is None:
+        activations: Sequence[Tensor] = activations_of(batch.images)
+    else:
+        kind = f"activations {model.config.extract_layers} {size} {condition.resize} {model.backbone.precision}"
+        activations = condition.cache.look_up(kind, activations_of, batch.images)
     with record_function("preparation"):
-        images = prepare_images(batch.images, size, resize=condition.resize)
         masks = resize_masks(batch.masks, size, resize=condition.resize)
-    with record_function("backbone"):
-        activations = model.activations(images)
     conditions = condition(model, batch)
     with record_function("decoder"):
         return model.decode(activations, conditions, batch.image_index), masks

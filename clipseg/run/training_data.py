@@ -18,8 +18,8 @@ def training_data(config: TrainConfig, root: Path) -> Reader:
         ClipSegError: another layout, no such split, or malformed data.
     """
     data = config.data
-    if not data.crop and data.format != "phrasecut":
-        raise ClipSegError(f"data.crop=false is there for data.format=phrasecut only, not {data.format}")
+    if not data.crop and data.format not in ("phrasecut", "folder"):
+        raise ClipSegError(f"data.crop=false is there for data.format=phrasecut and folder only, not {data.format}")
     options = ReaderOptions(
         training=True,
         crop=data.crop,

@@ -27,7 +27,10 @@ def test_every_experiment_composes_and_names_a_model(name):
 def test_in_small_a_row_stays_what_it_is(name):
     full, small = (flat(train_settings(f"experiment={name}", "data.root=mini", *scale)) for scale in ([], ["scale=mini"]))
     scaling = {f"model.{key}" for key in ("backbone", "pretrained", "image_tower", "image_tower_pretrained", "image_size")}
-    scaling |= {f"training.{key}" for key in ("steps", "batch_size", "phrases_per_image", "validate_every", "checkpoint_every")}
+    scaling |= {
+        f"training.{key}"
+        for key in ("steps", "batch_size", "phrases_per_image", "validate_every", "checkpoint_every", "feature_cache")
+    }
     assert {key for key in full if full[key] != small[key]} <= scaling | {"data.workers", "out"}
     assert (small["data.root"], small["model.backbone"], small["model.image_size"]) == ("mini", "mini", 176)
     assert (small["model.pretrained"] is None) == (full["model.pretrained"] is None)

@@ -25,7 +25,7 @@ from clipseg.data.mini import scenes as scene_rules
 from clipseg.data.mini.phrases import Phrase, choose_phrases
 from clipseg.data.mini.scenes import CATEGORIES, COLOURS, SIZES, Kind, Scene, draw_scene
 from clipseg.errors import ClipSegError
-from clipseg.files import read_text
+from clipseg.files import read_text, user_cache
 
 SPLITS: dict[str, int] = {"train": 1200, "val": 100, "test": 200, "unseen": 200}  # images
 SEED = 20220618
@@ -69,7 +69,7 @@ def cache_folder(name: str, *sources: str) -> Path:
     """
     paths = map(Path, (__file__, scene_rules.__file__, *sources))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:10]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipseg" / f"{name}-{version}"
+    return user_cache() / f"{name}-{version}"
 
 
 def write_once(root: Path, layout: str, write: Callable[[Path], None]) -> Path:
