@@ -36,6 +36,9 @@ COMMANDS = {
         "clipseg.commands.compare",
         "is the difference between runs one? t-tests, Wilcoxon, intervals, by what evaluations left on disk",
     ),
+    "compare-words": Command(
+        "clipseg.studies.laboratory.command", "presence, counterfactuals or paraphrases of groups of runs, in one table"
+    ),
     "tables": Command("clipseg.paper.command", "the paper's tables with ours beside them"),
     "benchmark": Command(
         "clipseg.studies.speed.command", "speed and memory beside transformers' CLIPSeg and others, on this machine"
