@@ -1,7 +1,7 @@
 """Pictures of the paper in miniature: SVG files for a Markdown page, with a white ground and dark ink of their own."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipseg.paper.directions import Panel, Row, Section
+
+Curve = tuple[Sequence[int], Sequence[float]]  # steps, and a figure after them
 
 _BLUE, _ORANGE, _INK = "#0072B2", "#E69F00", "#1f2328"
 
@@ -86,6 +88,20 @@ def _differences(rows: Sequence[Row], who: str) -> list[float | None]:
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
+
+
+def lines(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """A figure over steps, by the names of what was trained; a line a seed."""
+    with matplotlib.rc_context(_style("curves") | {"axes.grid.axis": "both"}):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, seeds) in enumerate(curves.items()):
+            for steps, values in seeds:
+                axes.plot(steps, values, color=f"C{number}", marker=".", label=name)
+        handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+        figure.legend(handles=list(handles.values()), loc="outside right center")
+        axes.set(xlabel="steps", ylabel="mIoU on the validation split, best threshold", ylim=(0, None))
+        return _svg(figure)
 
 
 def _style(salt: str) -> dict[Any, Any]:

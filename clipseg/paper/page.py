@@ -10,7 +10,8 @@ from clipseg.files import atomic_write
 from clipseg.measure.page import fill_template
 from clipseg.measure.significance import FEW_CLUSTERS, TTest
 from clipseg.paper.directions import ALPHA, DEFINITION, NO_DIFFERENCE, Row, Section
-from clipseg.paper.figures import bars, heat
+from clipseg.paper.figures import Curve, bars, heat, lines
+from clipseg.paper.questions import LABELS
 
 COLUMNS = ("row", "ours", "paper", "Δ ours", "95%, images", "t (df)", "p, Holm", "p, B.-H.", "Δ paper", "direction")
 ABOUT = {
@@ -29,13 +30,22 @@ ABOUT = {
 }
 
 
-def write_miniature(folder: Path, sections: Sequence[Section], facts: Mapping[str, str]) -> Path:
+def write_miniature(
+    folder: Path,
+    sections: Sequence[Section],
+    facts: Mapping[str, str],
+    *,
+    curves: Mapping[str, Sequence[Curve]],
+    errors: Mapping[str, Mapping[str, float]],
+) -> Path:
     """Write `README.md` and its pictures into `folder`.
 
     Args:
         folder: is made where it is missing.
         sections: of `miniature.sections`.
         facts: what else is to be known of the runs, name -> text.
+        curves: of each experiment's validations, a curve a seed.
+        errors: mean IoU in percent, subset -> experiment -> value.
 
     Returns:
         The path of the page.
@@ -61,11 +71,24 @@ def write_miniature(folder: Path, sections: Sequence[Section], facts: Mapping[st
         few_clusters=FEW_CLUSTERS,
         pictures={section.name: _write_pictures(folder, section) for section in sections},
         facts=facts,
+        errors=_by_subset(errors),
+        has_curves=bool(curves),
     )
+    if curves:
+        with atomic_write(folder / "curves.svg", "w") as file:
+            file.write(lines({LABELS[experiment]: seeds for experiment, seeds in curves.items()}))
     path = folder / "README.md"
     with atomic_write(path, "w") as file:
         file.write(text)
     return path
+
+
+def _by_subset(errors: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The lines of a table: a column an experiment, a row a subset."""
+    names = [name for name in LABELS if any(name in values for values in errors.values())]
+    rows = [(subset, *(f"{values[name]:.1f}" if name in values else "" for name in names)) for subset, values in errors.items()]
+    head = [_markdown(("subset", *map(LABELS.__getitem__, names))), "|---|" + "---:|" * len(names)]
+    return [*head, *map(_markdown, rows)] if rows else []
 
 
 def _write_pictures(folder: Path, section: Section) -> list[str]:

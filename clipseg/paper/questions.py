@@ -24,7 +24,8 @@ ABLATIONS = {
     "ablation_no_negatives": "no negatives",
 }
 MODELS = {"phrasecut_pc": "CLIPSeg (PC)", "phrasecut_deconv": "CLIP-Deconv"}
-EXPERIMENTS = (FULL, *ABLATIONS, *MODELS)
+LABELS = {FULL: "CLIPSeg (PC+)", **ABLATIONS, **MODELS}
+EXPERIMENTS = tuple(LABELS)
 PROMPTS = {"phrasecut": "text prompts", "phrasecut_visual": "visual prompts"}
 
 
@@ -55,14 +56,14 @@ def _ablation() -> Iterator[tuple[str, list[Question]]]:
         for name, title in (("miou_best", "mIoU at the best threshold"), ("ap", "AP")):
             full = _printed("Tab. 9", FULL, benchmark, name)
             rows = [Question(label, _printed("Tab. 9", key, benchmark, name), full) for key, label in ABLATIONS.items()]
-            yield f"{prompts}, {title}", [Question("CLIPSeg (PC+)", full), *rows]
+            yield f"{prompts}, {title}", [Question(LABELS[FULL], full), *rows]
 
 
 def _models() -> Iterator[tuple[str, list[Question]]]:
     for name, title in (("miou", "mIoU"), ("iou_fg", "IoU_FG"), ("ap", "AP")):
         full = _printed("Tab. 3", FULL, "phrasecut", name)
         rows = [Question(label, _printed("Tab. 3", key, "phrasecut", name), full) for key, label in MODELS.items()]
-        yield f"{title}{'' if name == 'ap' else f' at {THRESHOLD}'}", [Question("CLIPSeg (PC+)", full), *rows]
+        yield f"{title}{'' if name == 'ap' else f' at {THRESHOLD}'}", [Question(LABELS[FULL], full), *rows]
 
 
 def _held_out() -> Iterator[tuple[str, list[Question]]]:

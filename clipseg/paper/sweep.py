@@ -1,6 +1,5 @@
 """The end of a sweep: the paper in miniature, from what its runs left on disk, and the study of visual prompts beside them."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +12,19 @@ from clipseg.files import read_json
 from clipseg.measure.alignment import Runs, load_runs
 from clipseg.measure.results import Results
 from clipseg.network.model import create_model
+from clipseg.paper.figures import Curve
 from clipseg.paper.page import write_miniature
-from clipseg.paper.questions import sections
+from clipseg.paper.questions import EXPERIMENTS, sections
 from clipseg.prompts.attention import choose_variants
 from clipseg.run.distributed import Processes, choose_device, started
+from clipseg.run.log import records
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import EvaluationData, TrainConfig
 from clipseg.studies.visual_prompts.numbers import PromptDeltas
 from clipseg.studies.visual_prompts.run import PromptStudy, object_source
 
-SPLIT = "test"  # of the study
+SPLIT = "test"  # of the study, and of the named subsets
+VALIDATED = "val/miou_best"
 
 
 def report_sweep(jobs: Sequence[TrainConfig]) -> None:
@@ -41,7 +43,13 @@ def report_sweep(jobs: Sequence[TrainConfig]) -> None:
         study = visual_prompt_study(Path(os.path.commonpath(folders.values())) / "visual_prompts", device, processes)
         if processes.is_main:
             runs = {run: load_runs(folder) for run, folder in folders.items()}
-            page = write_miniature(Path(jobs[0].report), sections(runs, study), facts(folders, runs, study))
+            page = write_miniature(
+                Path(jobs[0].report),
+                sections(runs, study),
+                facts(folders, runs, study),
+                curves=learning_curves(folders),
+                errors=by_subset(runs),
+            )
             print(f"report: {page}")
 
 
@@ -113,9 +121,26 @@ def _time(folders: Iterable[Path], runs: Iterable[Runs], study: PromptDeltas) ->
 
 
 def _training_seconds(folder: Path) -> float | None:
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    try:
-        return json.loads(lines[-1]).get("speed/seconds") if lines else None
-    except ValueError as error:
-        raise ClipSegError(f"{path}: its last line is cut off; run again with resume=auto") from error
+    found = [figures["speed/seconds"] for _, figures in records(folder / "metrics.jsonl") if "speed/seconds" in figures]
+    return found[-1] if found else None
+
+
+def learning_curves(folders: Mapping[tuple[str, int], Path]) -> dict[str, list[Curve]]:
+    """Steps, and mIoU in percent at its best threshold in the validation after them: of each experiment, a curve a seed."""
+    curves: dict[str, list[Curve]] = {}
+    for (experiment, _), folder in sorted(folders.items()):
+        found = [(step, figures[VALIDATED]) for step, figures in records(folder / "metrics.jsonl") if VALIDATED in figures]
+        if found:
+            curves.setdefault(experiment, []).append(([step for step, _ in found], [100 * value for _, value in found]))
+    return {experiment: curves[experiment] for experiment in EXPERIMENTS if experiment in curves}
+
+
+def by_subset(runs: Mapping[tuple[str, int], Runs]) -> dict[str, dict[str, float]]:
+    """Mean IoU in percent at the evaluation's threshold on the named subsets of `test`: subset -> experiment -> over seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for (experiment, _), results in sorted(runs.items()):
+        figures = results["phrasecut", SPLIT].metrics() if ("phrasecut", SPLIT) in results else {}
+        for name, value in figures.items():
+            if name.startswith("subset/") and name.endswith("/mean_iou_official"):
+                found.setdefault(name.split("/")[1], {}).setdefault(experiment, []).append(100 * value)
+    return {subset: {name: float(np.mean(values)) for name, values in each.items()} for subset, each in found.items()}

@@ -230,20 +230,20 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def recorded_steps(folder: Path) -> int:
     """After how many steps the last record of a run folder was written; with it a step and its validation are done."""
-    return max((step for step, _ in _records(folder / "metrics.jsonl")), default=0)
+    return max((step for step, _ in records(folder / "metrics.jsonl")), default=0)
 
 
 def _keep_until(path: Path, step: int) -> dict[str, float]:
     """Drop the records from `step` on, and a line that was cut off, so that each step is recorded once -> that of `step`."""
     if not path.exists():
         return {}
-    records = list(_records(path))
+    kept = list(records(path))
     with atomic_write(path, "w") as file:
-        file.writelines(json.dumps({"step": done} | figures) + "\n" for done, figures in records if done < step)
-    return dict(records).get(step, {})
+        file.writelines(json.dumps({"step": done} | figures) + "\n" for done, figures in kept if done < step)
+    return dict(kept).get(step, {})
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def records(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, figures) of each whole line, of a file that may be missing."""
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError):

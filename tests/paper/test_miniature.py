@@ -45,7 +45,11 @@ def made_run(experiment: str, seed: int) -> Runs:
         quality = QUALITY[experiment] - (0.1 if split == "unseen" else 0)
         provenance = {"benchmark": benchmark, "split": split, "experiment": experiment, "protocol": "released"}
         runs[benchmark, split] = made_results(
-            seed=100 * number + 10 * place + seed, quality=quality, images=8, provenance=provenance
+            seed=100 * number + 10 * place + seed,
+            quality=quality,
+            images=8,
+            provenance=provenance,
+            subsets={"p_name": np.arange(16) % 2 == 0},
         )
     return runs
 
@@ -194,9 +198,10 @@ def test_runs_on_other_samples_are_refused() -> None:
 
 
 def test_the_page_holds_every_row_and_its_pictures(found: list[Section], tmp_path: Path) -> None:
-    page = write_miniature(tmp_path, found, {"machine": "made up"}).read_text(encoding="utf-8")
+    curves, errors = {FULL: [([1, 2], [30.0, 40.0])]}, {"p_name": {FULL: 41.26, "ablation_d16": 30.0}, "s_small": {FULL: 7.0}}
+    page = write_miniature(tmp_path, found, {"machine": "made up"}, curves=curves, errors=errors).read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found) + 3, 11}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found) + 3, 11, 4}
     for section in found:
         for panel in section.panels:
             for row in panel.rows:
@@ -207,7 +212,8 @@ def test_the_page_holds_every_row_and_its_pictures(found: list[Section], tmp_pat
     places = [page.index(text) for text in ("**text prompts, mIoU", "3 seeds a group see a difference of", "| no visual |")]
     assert places == sorted(places)
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
-    assert len(pictures) == 5
+    assert len(pictures) == 6
+    assert "| subset | CLIPSeg (PC+) | D = 16 |\n|---|---:|---:|\n| p_name | 41.3 | 30.0 |\n| s_small | 7.0 |  |\n" in page
     for name in pictures:
         assert ElementTree.parse(tmp_path / name).getroot().tag.endswith("svg")
     assert bars(found[1]) == (tmp_path / "tab3.svg").read_text(encoding="utf-8"), "the same numbers give the same bytes"
@@ -225,12 +231,24 @@ def leave_results(config: TrainConfig) -> None:
         result.save(folder / "eval" / f"{split}_{benchmark}")
     origin = {"commit": "a" * 40, "versions": {"python": "3"}, "machine": "made up, 2 cores"}
     (folder / "provenance.json").write_text(json.dumps(origin))
-    (folder / "metrics.jsonl").write_text('{"step": 1, "speed/seconds": 5}\n{"step": 2, "speed/seconds": 120}\n')
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "speed/seconds": 5, "val/miou_best": 0.25}\n{"step": 2, "speed/seconds": 120, "val/miou_best": 0.5}\n'
+    )
 
 
 @pytest.fixture
 def quick_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(miniature, "visual_prompt_study", lambda *_: made_study())
+
+
+def test_curves_and_subsets_are_read_from_the_runs(tmp_path: Path) -> None:
+    folders = {(FULL, seed): Path(job(tmp_path, FULL, seed).out) for seed in (0, 1)}
+    for seed in (0, 1):
+        leave_results(job(tmp_path, FULL, seed))
+    assert miniature.learning_curves(folders) == {FULL: [([1, 2], [25.0, 50.0])] * 2}
+    runs = {run: miniature.load_runs(folder) for run, folder in folders.items()}
+    found = [100 * each["phrasecut", "test"].metrics()["subset/p_name/mean_iou_official"] for each in runs.values()]
+    assert miniature.by_subset(runs)["p_name"] == {FULL: pytest.approx(np.mean(found))}
 
 
 @pytest.mark.usefixtures("quick_study")
