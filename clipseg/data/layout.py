@@ -46,6 +46,11 @@ def find_layouts(root: Path) -> tuple[str, ...]:
     return tuple(layout for layout in LAYOUTS if found[layout])
 
 
+def is_own_folder(root: Path) -> bool:
+    """Whether a folder is a user's own, in whichever form its labels are kept, and not in the layout of a data set here."""
+    return set(find_layouts(root)) <= {"folder", "coco"}
+
+
 def voc_folder(root: Path) -> Path | None:
     """The folder VOC2012 in, above or two below `root` (its archive unpacks to VOCdevkit/VOC2012); None where there is none."""
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipseg.data.phrase_tasks import ReaderOptions, visual_evaluation
+from clipseg.data.layout import is_own_folder
+from clipseg.data.phrase_tasks import PhraseTasks, ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.network.model import CLIPSeg
@@ -44,14 +45,22 @@ def phrasecut(job: Job) -> None:
     measure(job, phrasecut_data(job))
 
 
-def phrasecut_data(job: Job) -> PhraseCut:
-    """The split in PhraseCut's layout that a job names, whole images."""
+def phrasecut_data(job: Job) -> PhraseTasks:
+    """The split in PhraseCut's layout that a job names, whole images; by visual prompts also of a user's folder."""
     config = job.config
     if config.benchmark == "phrasecut_visual":
-        options = visual_evaluation(seed=config.seed, protocol=config.protocol)
-    else:
-        options = ReaderOptions(seed=config.seed)
-    return PhraseCut(job.root, options, split=config.split, leniency=config.data)
+        return phrase_data(job, visual_evaluation(seed=config.seed, protocol=config.protocol))
+    return PhraseCut(job.root, ReaderOptions(seed=config.seed), split=config.split, leniency=config.data)
+
+
+def phrase_data(job: Job, options: ReaderOptions, *, split: str | None = None) -> PhraseTasks:
+    """A split, of `config.split` by default, in PhraseCut's layout or else of a folder of the user's own."""
+    split = split or job.config.split
+    if is_own_folder(job.root):
+        from clipseg.data.readers.folder import FolderData
+
+        return FolderData(job.root, options, split=split)
+    return PhraseCut(job.root, options, split=split, leniency=job.config.data)
 
 
 def pascal5i(job: Job) -> None:

@@ -5,11 +5,12 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.subsets import size_subset
 from clipseg.measure.statistics.boundaries import TOLERANCES, Mask, boundary_iou, surface_distance
 from clipseg.network.preprocess import resize_probabilities
 from clipseg.run.evaluation import predictions
-from clipseg.run.jobs import Job, evaluation_of, phrasecut_data
+from clipseg.run.jobs import Job, evaluation_of, phrase_data
 from clipseg.run.loading import with_left_out
 from clipseg.run.workers import naming_worker_failures
 from clipseg.studies.boundaries.numbers import BoundaryResults, format_boundaries, write_boundaries_report
@@ -19,7 +20,7 @@ from clipseg.studies.boundaries.numbers import BoundaryResults, format_boundarie
 def measure_boundaries(job: Job) -> BoundaryResults:
     """Measure every task once; on every process the results of all."""
     began = time.perf_counter()
-    evaluation = evaluation_of(job, phrasecut_data(job))
+    evaluation = evaluation_of(job, phrase_data(job, ReaderOptions(seed=job.config.seed)))
     items, left_out = range(len(evaluation.data)), list[str]()
     answered = predictions(
         evaluation.model,

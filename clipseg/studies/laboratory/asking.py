@@ -12,16 +12,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.data.phrase_tasks import PhraseTasks, ReaderOptions
-from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch
 from clipseg.measure.figures import panel
 from clipseg.network.preprocess import resize_masks, resize_probabilities
 from clipseg.run.evaluation import Evaluation, answers
-from clipseg.run.jobs import Job, evaluation_of
+from clipseg.run.jobs import Job, evaluation_of, phrase_data
 from clipseg.run.loading import evaluation_batches, with_left_out
 from clipseg.run.workers import naming_worker_failures
 from clipseg.studies.laboratory.results import CONTROL
-from clipseg.studies.laboratory.statements import Statement, Statements, is_own_folder, read_statements
+from clipseg.studies.laboratory.statements import Statement, Statements, read_statements
 
 EXAMPLES = 6  # of a page: one of each of the first images
 
@@ -77,14 +76,7 @@ def statements_of(job: Job, split: str) -> tuple[PhraseTasks, Statements]:
     Raises:
         ClipSegError: a layout without phrases, or a split that is not there or names one thing.
     """
-    options = ReaderOptions(seed=job.config.seed)
-    data: PhraseTasks
-    if is_own_folder(job.root):
-        from clipseg.data.readers.folder import FolderData
-
-        data = FolderData(job.root, options, split=split)
-    else:
-        data = PhraseCut(job.root, options, split=split, leniency=job.config.data)
+    data = phrase_data(job, ReaderOptions(seed=job.config.seed), split=split)
     if job.config.data.root != "mini":
         return data, read_statements(job.root, split)
     from clipseg.studies.laboratory.drawn import DrawnStatements  # the drawn data are imported where they are met

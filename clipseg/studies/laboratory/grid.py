@@ -11,14 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipseg.data.phrase_tasks import visual_evaluation
-from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch
 from clipseg.measure.metrics import SampleCounts, count, sample_iou
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import resize_masks
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.evaluation import answers
-from clipseg.run.jobs import Job
+from clipseg.run.jobs import Job, phrase_data
 from clipseg.run.loading import evaluation_batches, with_left_out
 from clipseg.run.settings import PromptSettings
 from clipseg.run.workers import naming_worker_failures
@@ -77,7 +76,7 @@ def measure_grid(job: Job, cells: Sequence[Cell], *, first_images: int | None) -
     config, model, processes = job.config, job.model.eval(), job.processes
     # What a picture shows is another sample's, never the task's own.
     options = visual_evaluation(seed=config.seed, protocol="paper")
-    data = PhraseCut(job.root, options, split=config.split, leniency=config.data)
+    data = phrase_data(job, options)
     mixer = Mixer.of(cells)
     began = time.perf_counter()
     items, size = range(len(data))[:first_images], (model.config.image_size,) * 2

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipseg.data.layout import find_splits
+from clipseg.data.layout import find_splits, is_own_folder
 from clipseg.data.sample import Batch
 from clipseg.errors import ClipSegError
 from clipseg.run.jobs import Job
@@ -17,7 +17,7 @@ from clipseg.studies.laboratory.forms import CONTROLS, control
 from clipseg.studies.laboratory.page import finish
 from clipseg.studies.laboratory.results import CONTROL, Weights, WordResults, weighted_mean
 from clipseg.studies.laboratory.settings import LaboratoryKeys
-from clipseg.studies.laboratory.statements import Statements, absent, is_own_folder
+from clipseg.studies.laboratory.statements import Statements, absent
 
 KINDS = ("other", "attribute", "relation")
 SCORES = ("peak", "top")  # the largest probability of a map, and the mean of its largest hundredth

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.data.json_entries import iterate_entries
-from clipseg.data.layout import find_layouts, split_files
+from clipseg.data.layout import is_own_folder, split_files
 from clipseg.errors import ClipSegError
 
 # Turned round these say the same.
@@ -134,12 +134,6 @@ def swapped_part(one: Statement, two: Statement) -> str | None:
     if same_attributes and same_relations and not same_name:
         return "noun"
     return "relation" if same_name and same_attributes and len(one.relations) == len(two.relations) == 1 else None
-
-
-def is_own_folder(root: Path) -> bool:
-    """Whether a folder is a user's own, and none in PhraseCut's layout."""
-    layouts = find_layouts(root)
-    return "folder" in layouts and "phrasecut" not in layouts
 
 
 def read_statements(root: Path, split: str, kind: type[Statements] = Statements) -> Statements:

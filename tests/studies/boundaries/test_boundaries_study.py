@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_data import write_folder
 from PIL import Image
 
 import evaluate
@@ -49,3 +50,10 @@ def test_what_are_no_results_is_refused() -> None:
             BoundaryResults(**columns | wrong, **others)
     with pytest.raises(ClipSegError, match="can be read"):
         BoundaryResults.of_rows([])
+
+
+def test_the_edges_in_a_folder_of_ones_own(call, tmp_path) -> None:
+    write_folder(tmp_path / "own")
+    status, _, err = call(evaluate, "checkpoint=mini", f"data.root={tmp_path / 'own'}", "benchmark=boundaries", "out=out")
+    assert (status, err) == (0, "")
+    assert json.loads(Path("out/metrics.json").read_text())["samples"] == 4

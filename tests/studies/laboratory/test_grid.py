@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_data import write_folder
 
 import evaluate
 from clipseg.errors import ClipSegError
-from clipseg.measure.metrics import count
+from clipseg.measure.metrics import count, sample_iou
+from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval
 from clipseg.studies.laboratory.grid_numbers import Cell, GridResults, cells_of
 
@@ -116,3 +118,16 @@ def test_no_grid_is_one_line(call, worded_root) -> None:
         status, _, err = call(evaluate, "checkpoint=mini", "benchmark=prompt_grid", f"data.root={root}", "out=out", more)
         assert (status, err.count("\n")) == (2, 1), err
         assert error in err
+
+
+@pytest.mark.slow
+def test_the_best_cell_s_command_gives_its_figure_in_a_folder_of_ones_own(call, tmp_path) -> None:
+    write_folder(tmp_path / "own")
+    asked = ["checkpoint=mini", f"data.root={tmp_path / 'own'}", "benchmark=prompt_grid", "out=grid", *SMALL]
+    assert call(evaluate, *asked)[0] == 0
+    results = GridResults.load("grid")
+    assert len(results) == 4
+    words = shlex.split(results.command())[2:]
+    assert call(evaluate, *words, "out=best")[0] == 0
+    best = Results.load("best")  # whose mIoU is over classes here, and the grid's over samples
+    assert 100 * sample_iou(best.counts, best.threshold).mean() == pytest.approx(results.miou[results.best])
