@@ -86,7 +86,7 @@ def test_what_phrasecut_needs_is_what_is_loaded(run_folder: Path, tmp_path: Path
             str(run_folder),
             "--out",
             str(tmp_path / "three"),
-            stop="clipseg.commands.predict:_write_png",
+            stop="clipseg.commands.prediction_files:_write_png",
         ),
     }
     for entry, modules in parts.items():

@@ -1,28 +1,28 @@
 """`clipseg predict IMAGE|FOLDER PROMPT …`: probability maps, masks, an overlay figure and a line of numbers for each photo."""
 
 import argparse
-import colorsys
 import hashlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipseg.commands.file_names import slug, split_inputs, unique_stems
+from clipseg.commands.file_names import split_inputs, unique_stems
+from clipseg.commands.prediction_files import write_answer
 from clipseg.commands.prediction_lines import PredictionLines
-from clipseg.commands.questions import Question, label_map
+from clipseg.commands.questions import Question
 from clipseg.errors import ClipSegError
-from clipseg.files import atomic_write, locked, remove_leftovers
+from clipseg.files import locked, remove_leftovers
 from clipseg.image_io import read_image
 from clipseg.network.backbone import weights_checksum
 from clipseg.network.model import CLIPSeg
@@ -34,6 +34,7 @@ from clipseg.run.interruption import Interruption, stoppable
 from clipseg.segmenter import Segmenter
 
 TELL_EVERY_S = 10  # into a log, where no bar is drawn
+AHEAD = 2  # photos read before, and written behind, the one that passes the network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,70 +229,58 @@ def _segment_each(
     stems = dict(zip(images, unique_stems(images, lines.stems()), strict=True))
     left = [key for key in images if not (arguments.resume and lines.answers(key, asked))]
     answered, skipped, told = len(images) - len(left), 0, time.monotonic()
+    writes: deque[tuple[str, Future[dict[str, Any]]]] = deque()
+
+    def finish(most: int) -> None:
+        """Add the lines of photos whose files are written, until at most so many are waited for."""
+        nonlocal answered
+        while len(writes) > most:
+            key, written = writes.popleft()
+            lines.add({"image": key, "question": asked, **written.result()})
+            answered += 1
+            tell()
+
+    def tell() -> None:
+        nonlocal told
+        bar.update()
+        if not sys.stderr.isatty() and time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            print(f"{answered + skipped} of {len(images)} photos", file=sys.stderr, flush=True)
+
     bar = tqdm(total=len(images), initial=answered, unit="photo", disable=None if len(images) > 1 else True)
     try:
-        with bar:
-            for key in left:
-                if interruption.received:
-                    raise interruption.stopped()
-                try:
+        with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            try:
+                for key, read in _ahead(reader, left, images):
+                    if interruption.received:
+                        break
                     with interruption.deferred():
-                        found = _answer(segment, question, images[key], out=arguments.out, stem=stems[key])
-                        lines.add({"image": key, "question": asked, **found})
-                    answered += 1
-                except _Unreadable as error:
-                    skipped += 1
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
-                bar.update()
-                if not sys.stderr.isatty() and time.monotonic() - told >= TELL_EVERY_S:
-                    told = time.monotonic()
-                    print(f"{answered + skipped} of {len(images)} photos", file=sys.stderr, flush=True)
+                        try:
+                            image = read.result()
+                        except ClipSegError as error:
+                            skipped += 1
+                            tqdm.write(f"skipped: {error}", file=sys.stderr)
+                            tell()
+                            continue
+                        maps = question.combine(segment(image))
+                        writes.append((key, writer.submit(write_answer, image, maps, question, arguments.out, stems[key])))
+                        finish(AHEAD)
+            finally:
+                with interruption.deferred():
+                    finish(0)
+            if interruption.received:
+                raise interruption.stopped()
         lines.tidy()
     finally:
         print(f"{answered} of {len(images)} photos segmented into {arguments.out}")
     return 1 if skipped else 0
 
 
-class _Unreadable(Exception):
-    """A photo that cannot be read, as against a disk that is full."""
-
-
-def _answer(segment: Callable[[Tensor], Tensor], question: Question, path: Path, *, out: Path, stem: str) -> dict[str, Any]:
-    """Segment one photo and write its files; the rest of its line."""
-    try:
-        image = read_image(path)
-    except ClipSegError as error:
-        raise _Unreadable(str(error)) from error
-    maps, titles = question.combine(segment(image)), question.titles()
-    masks = question.masks(maps)
-    found = []
-    for index, (title, values, mask) in enumerate(zip(titles, maps, masks, strict=True)):
-        name = f"{stem}.{index}_{slug(title, 'prompt', 40)}"
-        _write_png(out / f"{name}.prob.png", (values * 65535).round().numpy().astype(np.uint16))
-        _write_png(out / f"{name}.mask.png", mask.astype(np.uint8) * 255)
-        files = {"probabilities": f"{name}.prob.png", "mask": f"{name}.mask.png"}
-        own = {"threshold": question.own[title]} if title in question.own else {}
-        found.append({"prompt": title, **own, **question.numbers(values, mask), **files})
-    from clipseg.commands.overlay import overlay_figure  # matplotlib takes a second
-
-    with atomic_write(out / f"{stem}.overlay.png") as file:
-        file.write(overlay_figure(image, maps, masks, titles))
-    line: dict[str, Any] = {
-        "height": image.shape[1],
-        "width": image.shape[2],
-        "threshold": question.threshold,
-        "prompts": found,
-    }
-    if question.contrast:
-        _write_png(out / f"{stem}.labels.png", label_map(masks), coloured=True)
-        line |= {"background": question.rest[0], "labels": f"{stem}.labels.png"}
-    return line | {"overlay": f"{stem}.overlay.png"}
-
-
-def _write_png(path: Path, pixels: np.ndarray, *, coloured: bool = False) -> None:
-    picture = Image.fromarray(pixels)
-    if coloured:  # neighbouring labels by hues far apart
-        hues = [colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.75, 0.95 if label else 0) for label in range(256)]
-        picture.putpalette([round(255 * part) for hue in hues for part in hue])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")
+def _ahead(reader: Executor, keys: Sequence[str], images: Mapping[str, Path]) -> Iterator[tuple[str, Future[Tensor]]]:
+    """Yield each key with its photo, of which the next `AHEAD` are read meanwhile."""
+    reads: deque[tuple[str, Future[Tensor]]] = deque()
+    for key in keys:
+        reads.append((key, reader.submit(read_image, images[key])))
+        if len(reads) > AHEAD:
+            yield reads.popleft()
+    yield from reads

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from clipseg import Mix, Segmenter, VisualPrompt, create_model, load
 from clipseg.__main__ import COMMANDS, main
-from clipseg.commands import predict
+from clipseg.commands import predict, prediction_files
 from clipseg.commands.file_names import slug, unique_stems
 from clipseg.network.weights import save_release
 
@@ -206,8 +207,8 @@ def test_a_later_call_adds_and_replaces_by_image(weights, photos, tmp_path):
 
 def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_path, monkeypatch, capsys):
     out, asked = tmp_path / "out", []
-    answer = predict._answer
-    monkeypatch.setattr(predict, "_answer", lambda *args, **options: asked.append(args[2].name) or answer(*args, **options))
+    read = predict.read_image
+    monkeypatch.setattr(predict, "read_image", lambda path: asked.append(path.name) or read(path))
     (photos / "broken.jpg").unlink()
 
     def call(*arguments):
@@ -233,15 +234,15 @@ def test_resume_skips_what_was_asked_the_same_and_is_whole(weights, photos, tmp_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_after_the_photo_and_nothing_is_lost(weights, photos, tmp_path, monkeypatch, capsys, number):
     (photos / "broken.jpg").unlink()
-    answer = predict._answer
-    monkeypatch.setattr(predict, "_answer", lambda *args, **options: signal.raise_signal(number) or answer(*args, **options))
+    segment = predict.Segmenter.__call__
+    monkeypatch.setattr(predict.Segmenter, "__call__", lambda *args: signal.raise_signal(number) or segment(*args))
     arguments = ["predict", str(photos), "sky", "--weights", weights, "--out", str(tmp_path / "out")]
     assert main(arguments) == 75
     printed = capsys.readouterr()
     assert "1 of 2 photos segmented" in printed.out
     assert printed.err == f"stopped by {signal.Signals(number).name}; the same command with --resume goes on\n"
     assert [Path(line["image"]).name for line in read_lines(tmp_path / "out")] == ["A-dog.jpg"]
-    monkeypatch.setattr(predict, "_answer", answer)
+    monkeypatch.setattr(predict.Segmenter, "__call__", segment)
     (tmp_path / "out" / ".x.png.0.part").touch()  # as a kill leaves it
     assert main([*arguments, "--resume"]) == 0
     assert len(read_lines(tmp_path / "out")) == 2
@@ -257,8 +258,8 @@ def test_a_full_disk_keeps_what_was_written(weights, photos, tmp_path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, pixels)
 
-    write = predict._write_png
-    monkeypatch.setattr(predict, "_write_png", full)
+    write = prediction_files._write_png
+    monkeypatch.setattr(prediction_files, "_write_png", full)
     arguments = ["predict", str(photos), "sky", "--weights", weights, "--out", str(out)]
     assert main(arguments) == 2
     printed = capsys.readouterr()
@@ -267,7 +268,7 @@ def test_a_full_disk_keeps_what_was_written(weights, photos, tmp_path, monkeypat
     (line,) = read_lines(out)
     with (out / "predictions.jsonl").open("a") as file:
         file.write('{"image": "cut off')
-    monkeypatch.setattr(predict, "_write_png", write)
+    monkeypatch.setattr(prediction_files, "_write_png", write)
     assert main([*arguments, "--resume"]) == 0
     assert read_lines(out)[0] == line
     assert len(read_lines(out)) == 2
@@ -284,6 +285,33 @@ def test_a_file_that_is_not_its_own_is_left_alone(weights, photos, tmp_path, cap
     assert "predictions.jsonl" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["predictions.jsonl"]
     assert (out / "predictions.jsonl").read_bytes() == content.encode("latin-1")
+
+
+def test_the_next_photo_is_read_and_the_last_written_while_one_passes_the_network(weights, photos, tmp_path, monkeypatch):
+    (photos / "broken.jpg").unlink()
+    second_is_read, second_is_asked = threading.Event(), threading.Event()
+    read, write, segment = predict.read_image, predict.write_answer, predict.Segmenter.__call__
+
+    def reading(path):
+        if path.name == "a dog.png":
+            second_is_read.set()
+        return read(path)
+
+    def segmenting(self, image, conditions):
+        assert second_is_read.wait(60), "the second photo is read while the first is segmented"
+        if image.shape[1:] == read(photos / "a dog.png").shape[1:]:
+            second_is_asked.set()
+        return segment(self, image, conditions)
+
+    def writing(*arguments):
+        assert second_is_asked.wait(60), "the first photo is written while the second is segmented"
+        return write(*arguments)
+
+    monkeypatch.setattr(predict, "read_image", reading)
+    monkeypatch.setattr(predict, "write_answer", writing)
+    monkeypatch.setattr(predict.Segmenter, "__call__", segmenting)
+    assert main(["predict", str(photos), "sky", "--weights", weights, "--out", str(tmp_path / "out")]) == 0
+    assert [Path(line["image"]).name for line in read_lines(tmp_path / "out")] == ["A-dog.jpg", "a dog.png"]
 
 
 def test_a_log_hears_of_progress(weights, photos, tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ from clipseg.studies.laboratory.statements import Statements, absent
 KINDS = ("other", "attribute", "relation")
 SCORES = ("peak", "top")  # the largest probability of a map, and the mean of its largest hundredth
 TOP_SHARE = 0.01
-LEAST_PIXELS = 50  # fewer count as no target (Liu et al. 2023, GRES)
+LEAST_PIXELS = 50  # fewer count as no target, of models that do not say it themselves (Liu et al. 2023, GRES)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
