@@ -8,14 +8,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 import clipseg
-from clipseg.entry import launch, read_config
+from clipseg.entry import given_keys, launch, read_config
 from clipseg.errors import ClipSegError
 from clipseg.files import locked, read_json
 from clipseg.run.benchmarks import BENCHMARKS, find
@@ -32,6 +32,10 @@ def evaluate(config: EvaluateConfig) -> None:
     device = choose_device(config.device)
     with started(device) as processes, stoppable("evaluate again"), contextlib.ExitStack() as held:
         model = clipseg.load(config.checkpoint, device=device, precision=config.precision)
+        if not config.calibration:
+            model.calibration = {}
+        elif "threshold" in given_keys():
+            model.calibration = {name: replace(own, threshold=config.threshold) for name, own in model.calibration.items()}
         trained = training_run(config.checkpoint)
         experiment = trained.experiment
         fold = config.fold if isinstance(config, FoldKeys) else None
@@ -49,6 +53,8 @@ def evaluate(config: EvaluateConfig) -> None:
             )
         origin = provenance(asdict(config), str(device))
         origin |= {"benchmark": config.benchmark, "split": config.split, "experiment": experiment}
+        if model.calibration:
+            origin["calibration"] = {phrase: asdict(own) for phrase, own in model.calibration.items()}
         folder = Path(processes.broadcast(config.out))
         if processes.is_main:
             if not config.overwrite:

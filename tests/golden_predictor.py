@@ -21,7 +21,7 @@ class Predictor:
     def __init__(self) -> None:
         self.config = SimpleNamespace(image_size=SIDE)
         self.decoder = torch.nn.Linear(1, 1)
-        self.backbone = self
+        self.backbone, self.calibration = self, {}
         self.photos: list[Tensor] = []
         self.prompts: list[Tensor] = []
         self.texts: list[str] = []

@@ -78,6 +78,12 @@ class SampleCounts:
             raise ClipSegError("no samples to measure; the split or the filter left none")
         return SampleCounts(*(np.concatenate(column) for column in columns))
 
+    def cut_at(self, thresholds: NDArray[np.float64]) -> "SampleCounts":
+        """Each sample at the one of the 49 that is nearest to a threshold of its own, `[N]`; all columns are alike."""
+        rows, nearest = np.arange(len(self)), np.abs(THRESHOLDS - thresholds[:, None]).argmin(axis=1)
+        tp, fp = (np.repeat(column[rows, nearest][:, None], len(THRESHOLDS), axis=1) for column in (self.tp, self.fp))
+        return SampleCounts(tp, fp, self.positives, self.pixels)
+
     def grouped(self, groups: Sequence[Any] | NDArray[Any]) -> "SampleCounts":
         """Counts summed per group, in sorted order of the group labels; `groups` has one label a sample."""
         assert len(groups) == len(self), (len(groups), len(self))

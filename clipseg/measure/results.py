@@ -168,7 +168,8 @@ class Results(SavedResults):
         Returns:
             The figures of `metrics.summarise` in the plain definition under their own names, in the released one under
             `released/<name>`; those of `metrics.official_summary`, and `miou_official`, mIoU at the original size, where
-            groups hold more than a sample each; the same of each subset with samples as `subset/<subset>/<name>`, with
+            groups hold more than a sample each; `own_threshold/miou` and `/iou_fg`, where phrases have thresholds of their
+            own, each at the nearest of the 49; the same of each subset with samples as `subset/<subset>/<name>`, with
             `subset/<subset>/samples`; the means over samples `brier` and `log_loss` (in nats) of `reliability.py`, and
             `worst_tenth`, the mean IoU of the worst tenth of images; `samples`, `seconds`, `threshold`; and
             `images_left_out` where there are any.
@@ -188,6 +189,11 @@ class Results(SavedResults):
                     summary = official_summary(self.official_intersection[rows], self.official_union[rows])
                     summary["samples"] = int(rows.sum())
                     figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
+        own = self.provenance.get("calibration")
+        if isinstance(own, dict) and chosen == self.threshold:
+            cuts = np.array([own.get(phrase, {}).get("threshold", chosen) for phrase in self.phrase.tolist()])
+            summary = summarise(self.counts.cut_at(cuts), self.group, definition="plain", threshold=chosen)
+            figures |= {f"own_threshold/{name}": summary[name] for name in ("miou", "iou_fg")}
         # Imported when figures are made: training and evaluation come to them last.
         from clipseg.measure.reliability import brier_score, log_loss, worst_tenth
 

@@ -38,6 +38,7 @@ def table_rows(metrics: Mapping[str, float], paper: Mapping[str, float] | None) 
     threshold = metrics["threshold"]
     names = {figure: f"{title} at {threshold:.2f}" for figure, title in _FIGURES.items()}
     names |= {f"{figure}_best": f"{title}, best" for figure, title in _FIGURES.items()}
+    names |= {"own_threshold/miou": "mIoU, a threshold a phrase", "own_threshold/iou_fg": "IoU_FG, a threshold a phrase"}
     names |= {"ap": "AP", **_OFFICIAL}
     return [
         TableRow(title, _with_best(metrics, name), _with_best(metrics, f"released/{name}"), _paper(paper, name, threshold))

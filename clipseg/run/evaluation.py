@@ -42,7 +42,8 @@ class Evaluation:
     """A model on a data set, under one protocol.
 
     Attributes:
-        model: in whatever state of training.
+        model: in whatever state of training; what it was calibrated for is asked with the temperature that it keeps, and cut at
+            its threshold where there is one cut a phrase: for figures at the original size, and for saved predictions.
         data: made with `training=False`: an item is one whole image with all its tasks.
         condition: how the targets are described, and images brought to the model's size.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
@@ -116,14 +117,14 @@ class Evaluation:
         """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`."""
         official, own = [], []
         image_index = batch.image_index.tolist()
-        tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, strict=True)
-        for key, image, mask, official_mask, probability in tasks:
+        known = self.model.calibration
+        cuts = [known[phrase].threshold if phrase in known else self.threshold for phrase in batch.phrases]
+        tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, cuts, strict=True)
+        for key, image, mask, official_mask, probability, cut in tasks:
             own.append(at_own_size := self._at_own_size(probability, mask))
-            official.append(
-                official_counts(at_own_size, official_mask, self.threshold, valid=batch.valid[image] if batch.valid else None)
-            )
+            official.append(official_counts(at_own_size, official_mask, cut, valid=batch.valid[image] if batch.valid else None))
             if save_predictions is not None:
-                _write_prediction(save_predictions, key, at_own_size > self.threshold)
+                _write_prediction(save_predictions, key, at_own_size > cut)
         intersections, unions = np.array(official, dtype=np.int64).T
         # Pascal-5i was counted at the photos' own size, all others at the model's.
         counted = torch.stack(own) if self.condition.resize == "canvas" else probabilities
@@ -225,6 +226,10 @@ def predictions(
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, loader=loader, left_out=noted, device=device):
         (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=condition.resize)
+        by_text = set(range(len(batch))).difference(batch.support_index.tolist()) if model.calibration else ()
+        for row in by_text:
+            if batch.phrases[row] in model.calibration:
+                maps[row] = model.calibration[batch.phrases[row]](maps[row])
         yield batch, maps
 
 

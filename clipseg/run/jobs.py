@@ -1,5 +1,6 @@
 """The jobs of `evaluate.py`: each measures one benchmark, writes into a folder and prints. Studies have jobs of their own."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +126,14 @@ def measure(job: Job, data: Reader, *, resize: Resize = "squash") -> None:
     save_predictions = Path(config.save_predictions) if config.save_predictions else None
     results = evaluation.run(save_predictions=save_predictions, progress=f"evaluating {config.split}")
     if job.processes.is_main:
+        known = job.model.calibration
+        others = sorted(set(results.phrase.tolist()) - known.keys()) if known else []
+        if others:
+            warnings.warn(
+                f"{config.checkpoint} has no threshold of its own for {len(others)} phrases, such as {others[0]!r:.60}; "
+                f"{config.threshold} is taken",
+                stacklevel=2,
+            )
         evaluation.write(job.folder, results, seed=config.seed)
         from clipseg.measure.paper import paper_beside  # at the end, as all that pages need
         from clipseg.measure.tables import format_table

@@ -233,6 +233,7 @@ class EvaluateConfig:
     threshold: float = 0.3
     seed: int = 0  # of the episodes, of the probe's split, and of the random samples shown in the report
     device: str = "auto"
+    calibration: bool = True  # of a fine-tuned model: its temperatures, and where no threshold is named, its thresholds
     precision: str = "float32"  # or bf16: the frozen part's products, twice as fast where the processor has it
     out: str = MISSING
     overwrite: bool = False  # write into a folder that holds something else

@@ -192,6 +192,7 @@ def initial_model(config: TrainConfig, device: torch.device, *, given: Collectio
     named |= {"backbone"} & set(given)
     places = {"pretrained", "image_tower_pretrained"}  # where CLIP's weights lie may be said; what they are may not change
     model = load(init, device=device, **{key: getattr(asked, key) for key in places if f"model.{key}" in given})
+    model.calibration = {}  # of the weights as they were
     if "image_size" in named:
         model = model.at_size(asked.image_size)
     for key in sorted(named - places - {"seed"}):

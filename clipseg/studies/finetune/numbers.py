@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.measure.metrics import THRESHOLDS, SampleCounts, threshold_index
+from clipseg.measure.metrics import THRESHOLDS
 from clipseg.network.calibration import Calibration
 
 EDGES = np.linspace(-16, 16, 1025)  # of the logits' histogram; float32 probabilities tell no more
@@ -44,13 +44,6 @@ def raw_threshold(calibration: Calibration) -> float:
     """The one of the 49 thresholds that cuts probabilities before the temperature as the calibration does after it."""
     logit = calibration.temperature * np.log(calibration.threshold / (1 - calibration.threshold))
     return float(THRESHOLDS[np.argmin(np.abs(THRESHOLDS - 1 / (1 + np.exp(-logit))))])
-
-
-def sample_cuts(counts: SampleCounts, thresholds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Intersection and union of N samples, each at a threshold of its own, `[N]` each."""
-    rows, columns = np.arange(len(counts)), [threshold_index(float(threshold)) for threshold in thresholds]
-    hits = counts.tp[rows, columns]
-    return hits, counts.positives + counts.fp[rows, columns]
 
 
 def choose_thresholds(groups: NDArray[np.str_], calibrations: Mapping[str, Calibration], default: float) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from clipseg.run.log import RunLog
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import DataSettings, PromptSettings, TrainConfig, TrainingSettings
 from clipseg.run.training import train_decoder
-from clipseg.studies.finetune.numbers import calibrate, choose_thresholds, logit_histogram, sample_cuts
+from clipseg.studies.finetune.numbers import calibrate, choose_thresholds, logit_histogram
 
 FEWEST_PHOTOS = 5
 SHARES = {"val": 0.2, "test": 0.2}  # of the photos of a folder without splits; the rest is learnt from
@@ -72,6 +72,7 @@ class FineTuning:
         data = split_folder(self.root, self.seed)
         config = self._config(data["train"].options.phrases_per_image)
         model = load(self.init, device=self.device)
+        model.calibration = {}  # it is chosen anew
         origin = provenance(asdict(config), str(self.device)) | {"experiment": "finetune", "init": self.init}
         photos = {name: len(part.image_ids) for name, part in data.items()}
         print(", ".join(f"{name} {count} photos" for name, count in photos.items()) + f"; divided by photo, seed {self.seed}")
@@ -243,7 +244,8 @@ def compare(before: Measured, after: Measured) -> tuple[dict[str, float], list[t
         figures |= {f"{name}/{figure}": value for figure, value in results.metrics().items()}
         plain = np.full(len(results), results.threshold)
         for suffix, cuts in (("", plain), ("_tuned", choose_thresholds(results.phrase, measured.calibrations, THRESHOLD))):
-            hits, unions = sample_cuts(results.counts, cuts)
+            cut = results.counts.cut_at(cuts)
+            hits, unions = cut.tp[:, 0], cut.positives + cut.fp[:, 0]
             iou = np.divide(hits, unions, out=np.ones(len(hits)), where=unions > 0)
             figures[f"{name}/iou_fg{suffix}"] = pooled = float(hits.sum() / max(unions.sum(), 1))
             title = f"{name}, t = {THRESHOLD}" if not suffix else f"{name}, a threshold a phrase"
