@@ -23,6 +23,11 @@ and `clipseg.load` take, with metrics.json, report.html, and the evaluations bef
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="phrases a step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of splits and training (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:1, … (default: %(default)s)")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="learn from whole photos in place of random crops: CLIP's part of each is then computed once, on a CPU",
+    )
     parser.add_argument("--onnx", action="store_true", help="write OUT/onnx too, for programs without torch")
 
 
@@ -39,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         seed=arguments.seed,
         device=choose_device(arguments.device),
+        whole=arguments.whole,
         onnx=arguments.onnx,
     ).run()
     return 0

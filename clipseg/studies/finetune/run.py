@@ -1,23 +1,29 @@
 """From a trained decoder and a few labelled photos to a decoder of one's own, measured before and after."""
 
 import copy
-import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
 from clipseg.data.phrase_tasks import ReaderOptions
 from clipseg.data.readers.folder import FolderData, folder_splits
 from clipseg.errors import ClipSegError
 from clipseg.files import check_new_folder, write_json
+from clipseg.measure.figures import reliability_curve
 from clipseg.measure.page import write_page
+from clipseg.measure.reliability import reliability
+from clipseg.measure.report import GalleryItem, pick_gallery
 from clipseg.measure.results import Results
 from clipseg.measure.significance import Interval, NotTestable, cluster_bootstrap, paired_t
 from clipseg.measure.tables import monospaced
 from clipseg.network.calibration import Calibration
+from clipseg.network.feature_cache import FeatureCache
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import resize_masks
 from clipseg.network.weights import load, save_release
@@ -25,7 +31,8 @@ from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.evaluation import Evaluation, Validation, predictions
 from clipseg.run.interruption import stoppable
-from clipseg.run.log import RunLog
+from clipseg.run.loading import IN_PROCESS
+from clipseg.run.log import RunLog, records
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import DataSettings, PromptSettings, TrainConfig, TrainingSettings
 from clipseg.run.training import train_decoder
@@ -51,6 +58,7 @@ class FineTuning:
         batch_size: phrases a step.
         seed: of splits and training.
         device: where.
+        whole: learn from whole photos in place of random crops, and, on a CPU, compute CLIP's part of them once.
         onnx: write `out/onnx` too.
 
     Raises:
@@ -64,12 +72,13 @@ class FineTuning:
     batch_size: int
     seed: int
     device: torch.device
+    whole: bool = False
     onnx: bool = False
 
     def run(self) -> dict[str, float]:
         """Train, calibrate, measure, write and print; the figures of `metrics.json`."""
         check_new_folder(self.out)
-        data = split_folder(self.root, self.seed)
+        data = split_folder(self.root, self.seed, crop=not self.whole)
         config = self._config(data["train"].options.phrases_per_image)
         model = load(self.init, device=self.device)
         model.calibration = {}  # it is chosen anew
@@ -84,7 +93,20 @@ class FineTuning:
             measured.evaluation.write(self.out / name, measured.results, seed=self.seed)
         write_json(self.out / "provenance.json", origin)
         write_json(self.out / "metrics.json", figures)
-        self._write_page(figures, rows, after.calibrations, photos, origin)
+        plain = after.results
+        tuned.calibration = dict(after.calibrations)
+        calibrated = self._evaluation(tuned, data["test"], origin).run(progress="measuring, calibrated")
+        curves = {"before calibration": reliability(plain.counts), "after calibration": reliability(calibrated.counts)}
+        self._write_page(
+            figures=figures,
+            rows=rows,
+            calibrations=after.calibrations,
+            photos=photos,
+            images=photos["test"],
+            commit=origin["commit"],
+            reliabilities={name: (curve, Markup(reliability_curve(curve))) for name, curve in curves.items()},
+            worst=worst(after),
+        )
         numbers = {phrase: asdict(calibration) for phrase, calibration in after.calibrations.items()}
         card = f"# Fine-tuned from {self.init}\n\nOn {photos['train']} photos of {self.root.name}, by `clipseg finetune`.\n"
         save_release(tuned, self.out, card=card, extra={"calibration": numbers, "metrics": figures, "init": self.init})
@@ -99,7 +121,7 @@ class FineTuning:
         every = max(min(50, self.steps // 4), 1)
         return TrainConfig(
             experiment="finetune",
-            data=DataSettings(root=str(self.root), format="folder", workers=0),
+            data=DataSettings(root=str(self.root), format="folder", workers=0, crop=not self.whole),
             prompt=BY_TEXT,
             training=TrainingSettings(
                 init=self.init,
@@ -120,6 +142,8 @@ class FineTuning:
         self, model: CLIPSeg, data: Mapping[str, FolderData], config: TrainConfig, origin: Mapping[str, object]
     ) -> CLIPSeg:
         folder, settings = self.out / "training", config.training
+        features = folder / "features"
+        cache = FeatureCache(features, model) if self.whole and self.device.type == "cpu" else None
         evaluation = self._evaluation(model, data["val"], origin)
         with (
             stoppable("start again in a new folder") as interruption,
@@ -130,16 +154,17 @@ class FineTuning:
                 data["train"],
                 settings=settings,
                 seed=self.seed,
-                loader=config.data,
+                loader=IN_PROCESS,
                 threshold=THRESHOLD,
                 folder=folder,
                 state=None,
-                condition=Conditioner(BY_TEXT),
+                condition=Conditioner(BY_TEXT, cache=cache),
                 validate=Validation(evaluation, images=None, log=log),
                 log=log,
                 processes=Processes(),
                 interruption=interruption,
             )
+        shutil.rmtree(features, ignore_errors=True)
         return model.eval()
 
     def _evaluation(self, model: CLIPSeg, data: FolderData, origin: Mapping[str, object]) -> Evaluation:
@@ -150,36 +175,28 @@ class FineTuning:
             threshold=THRESHOLD,
             provenance={**origin, "benchmark": "folder", "split": "test"},
             processes=Processes(),
-            loader=DataSettings(root=str(self.root), workers=0),
+            loader=IN_PROCESS,
         )
 
     def _measure(self, model: CLIPSeg, data: Mapping[str, FolderData], origin: Mapping[str, object]) -> "Measured":
         evaluation = self._evaluation(model, data["test"], origin)
         return Measured(evaluation, evaluation.run(progress="measuring"), calibrate_phrases(model, data["val"]))
 
-    def _write_page(
-        self,
-        figures: Mapping[str, float],
-        rows: list[tuple[str, ...]],
-        calibrations: Mapping[str, Calibration],
-        photos: Mapping[str, int],
-        origin: Mapping[str, object],
-    ) -> None:
-        lines = (self.out / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        records = [record for line in lines if "val/iou_fg_best" in (record := json.loads(line))]
+    def _write_page(self, **facts: Any) -> None:
+        curve = [
+            (step, f"{100 * record['val/iou_fg_best']:.1f}")
+            for step, record in records(self.out / "training" / "metrics.jsonl")
+            if "val/iou_fg_best" in record
+        ]
         write_page(
             self.out / "report.html",
             "studies/finetune/page.html.j2",
             title=f"Fine-tuned from {self.init}",
             columns=COLUMNS,
-            rows=rows,
-            figures=figures,
-            images=photos["test"],
-            photos=photos,
-            calibrations=calibrations,
-            curve=[(record["step"], f"{100 * record['val/iou_fg_best']:.1f}") for record in records],
+            curve=curve,
             seed=self.seed,
-            commit=origin["commit"],
+            threshold=THRESHOLD,
+            **facts,
         )
 
 
@@ -192,7 +209,13 @@ class Measured:
     calibrations: Mapping[str, Calibration]
 
 
-def split_folder(root: Path, seed: int) -> dict[str, FolderData]:
+def worst(measured: Measured, count: int = 8) -> list[GalleryItem]:
+    """Pictures of the samples with the lowest IoU, the worst first."""
+    keys = pick_gallery(measured.results, count, 0)["worst"]
+    return sorted(measured.evaluation.render(keys, measured.results), key=lambda item: keys.index(item.key))
+
+
+def split_folder(root: Path, seed: int, *, crop: bool = True) -> dict[str, FolderData]:
     """The parts of a folder that are learnt from, that choose, and that are measured: `train`, `val`, `test`.
 
     A folder's own splits stand; what it lacks is cut, photo by photo, off the one that it is learnt from.
@@ -220,7 +243,7 @@ def split_folder(root: Path, seed: int) -> dict[str, FolderData]:
     rest = FolderData(root, split=learnt, images=images[taken:])
     # Phrases of a photo share its pass through the backbone, which takes most of a step.
     shared = min(max(round(len(rest.task_rows) / len(rest.image_ids)), 1), MOST_SHARED)
-    options = ReaderOptions(training=True, seed=seed, phrases_per_image=shared)
+    options = ReaderOptions(training=True, crop=crop, seed=seed, phrases_per_image=shared)
     return {"train": FolderData(root, options, split=learnt, images=images[taken:])} | parts
 
 

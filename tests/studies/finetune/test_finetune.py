@@ -12,6 +12,7 @@ from clipseg.__main__ import main
 from clipseg.errors import ClipSegError
 from clipseg.measure.metrics import THRESHOLDS
 from clipseg.network.calibration import Calibration, read_calibration
+from clipseg.network.feature_cache import FeatureCache
 from clipseg.studies.finetune.numbers import calibrate, log_loss, logit_histogram, raw_threshold
 from clipseg.studies.finetune.run import split_folder
 
@@ -111,7 +112,9 @@ def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys):
     figures = json.loads((out / "metrics.json").read_text())
     for name in ("before/iou_fg", "after/iou_fg", "before/ap", "after/ap", "after/iou_fg_tuned"):
         assert 0 <= figures[name] <= 1
-    assert (out / "report.html").is_file()
+    page = (out / "report.html").read_text()
+    assert page.count("<h2>Reliability, ") == 2
+    assert page.count("<img ") == 2, "both photos that measure"
     assert (out / "after" / "report.html").is_file()
     kept = json.loads((out / "config.json").read_text())["calibration"]["a bar"]
     model = clipseg.load(out)
@@ -125,3 +128,15 @@ def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys):
     capsys.readouterr()
     assert main(asked) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_whole_photos_pass_the_backbone_once(tmp_path, monkeypatch):
+    root, out = write_photos(tmp_path / "wall", 10), tmp_path / "own"
+    caches = []
+    start = FeatureCache.__init__
+    monkeypatch.setattr(FeatureCache, "__init__", lambda self, *arguments: start(self, *arguments) or caches.append(self))
+    asked = ["finetune", str(root), "--out", str(out), "--init", "mini", "--steps", "8", "--batch-size", "2", "--whole"]
+    assert main([*asked, "--device", "cpu"]) == 0
+    assert [cache.computed for cache in caches] == [6]
+    assert not (out / "training" / "features").exists()
