@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from composed import train_settings
 from PIL import Image, ImageDraw
 
 import clipseg
@@ -14,7 +15,7 @@ from clipseg.measure.metrics import THRESHOLDS
 from clipseg.network.calibration import Calibration, read_calibration
 from clipseg.network.feature_cache import FeatureCache
 from clipseg.studies.finetune.numbers import calibrate, log_loss, logit_histogram, raw_threshold
-from clipseg.studies.finetune.run import split_folder
+from clipseg.studies.finetune.run import FineTuning, split_folder
 
 
 def write_photos(root, photos, *, splits=None):
@@ -128,6 +129,14 @@ def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys):
     capsys.readouterr()
     assert main(asked) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_it_trains_as_the_experiment_of_its_name(tmp_path):
+    options = {"root": tmp_path, "out": tmp_path / "own", "init": "mini", "steps": 400, "batch_size": 8, "seed": 0}
+    ours = FineTuning(**options, device=torch.device("cpu"))._config(2).training
+    theirs = train_settings("experiment=finetune", f"data.root={tmp_path}").training
+    for name in ("lr", "final_lr", "weight_decay", "batch_size", "validate_every", "patience", "loss"):
+        assert getattr(ours, name) == getattr(theirs, name), name
 
 
 @pytest.mark.slow
