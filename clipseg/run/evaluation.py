@@ -42,8 +42,8 @@ class Evaluation:
     """A model on a data set, under one protocol.
 
     Attributes:
-        model: in whatever state of training; what it was calibrated for is asked with the temperature that it keeps, and cut at
-            its threshold where there is one cut a phrase: for figures at the original size, and for saved predictions.
+        model: in whatever state of training. Phrases that it was calibrated for have their temperature, and their threshold
+            where each is cut once: for figures at the original size, and for saved predictions.
         data: made with `training=False`: an item is one whole image with all its tasks.
         condition: how the targets are described, and images brought to the model's size.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
@@ -226,10 +226,9 @@ def predictions(
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, loader=loader, left_out=noted, device=device):
         (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=condition.resize)
-        by_text = set(range(len(batch))).difference(batch.support_index.tolist()) if model.calibration else ()
-        for row in by_text:
-            if batch.phrases[row] in model.calibration:
-                maps[row] = model.calibration[batch.phrases[row]](maps[row])
+        for row, phrase in enumerate(batch.phrases):
+            if phrase in model.calibration:
+                maps[row] = model.calibration[phrase](maps[row])
         yield batch, maps
 
 

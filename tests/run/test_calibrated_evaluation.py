@@ -58,3 +58,8 @@ def test_a_threshold_that_is_named_counts_for_all(call, asked):
     results = Results.load("out")
     assert {own["threshold"] for own in results.provenance["calibration"].values()} == {0.5}
     assert metrics("out")["own_threshold/iou_fg"] == pytest.approx(metrics("out")["iou_fg"])
+
+
+def test_pictures_in_place_of_phrases_are_not_calibrated(call, asked):
+    assert call(evaluate, *asked[:-1], "benchmark=phrasecut_visual", "out=out")[0] == 0
+    assert "calibration" not in Results.load("out").provenance
