@@ -219,10 +219,12 @@ def forward(model: CLIPSeg, batch: Batch, condition: Conditioner) -> tuple[Tenso
             return model.activations(prepared)
 
     if condition.cache is None:
-        activations: Sequence[Tensor] = activations_of(batch.images)
+        activations = activations_of(batch.images)
     else:
         kind = f"activations {model.config.extract_layers} {size} {condition.resize} {model.backbone.precision}"
-        activations = condition.cache.look_up(kind, activations_of, batch.images)
+        tokens = condition.cache.look_up(kind, activations_of, batch.images)
+        side = math.isqrt(tokens[0].shape[1] - 1)  # a square of patches, perhaps at a tower's own size
+        activations = Activations(tokens, (side, side), size)
     with record_function("preparation"):
         masks = resize_masks(batch.masks, size, resize=condition.resize)
     conditions = condition(model, batch)

@@ -26,6 +26,7 @@ from clipseg.data.mini import phrasecut as mini
 from clipseg.data.sample import Batch
 from clipseg.entry import read_settings
 from clipseg.measure import failures, figures, report
+from clipseg.network import feature_cache
 from clipseg.network import mini_clip as network_mini
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.decoder import DeconvDecoder
@@ -95,11 +96,17 @@ class Seen:
     variants: set[str] = field(default_factory=set)
 
 
+def nothing_kept(path: Path) -> None:
+    raise FileNotFoundError(path)
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Watches training, not validation."""
     found = Seen()
     forward, encode_text, embed = training.forward, CLIPSeg.encode_text, conditioning.embed_prompt_images
+    # Whatever another run has kept is computed anew: it is seen.
+    monkeypatch.setattr(feature_cache, "load_file", nothing_kept)
     monkeypatch.setattr(class_words, "phrase_filter", lambda rule: found.rules.add(rule) or phrase_filter(rule))
 
     def watched(model, batch, condition):
