@@ -5,8 +5,10 @@ take any input size the patch divides, and resample the positions as the paper d
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -72,12 +74,18 @@ class CLIPBackbone(nn.Module):
         self.embed_dim: int = visual.output_dim
         self.precision = torch.float32
         self.run_block: Callable[..., Tensor] = run_block
+        self.run_prompt_block: Callable[..., Tensor] = run_block
         self.requires_grad_(False)
         self.eval()
 
     def compile_blocks(self) -> None:
-        """Have torch.compile fuse the steps of the blocks that `activations` runs; the first call takes a minute longer."""
-        self.run_block = torch.compile(run_block)
+        """Have torch.compile fuse the steps of the image tower's blocks; the first calls take longer.
+
+        On a GPU those that `activations` runs become CUDA graphs, for one shape: batches of another are compiled anew.
+        """
+        device = self.clip.visual.conv1.weight.device
+        self.run_block = compiled(run_block, device)
+        self.run_prompt_block = torch.compile(run_block)  # prompt images are as many as the batch happens to have
 
     def train(self, mode: bool = True) -> "CLIPBackbone":
         """Stay in evaluation mode, whatever the model around it does: frozen is frozen."""
@@ -101,12 +109,14 @@ class CLIPBackbone(nn.Module):
         tokens, _ = self.embed(images)
         with self.in_precision():
             for block in self.clip.visual.transformer.resblocks:
-                tokens = run_block(block, tokens)
+                tokens = self.run_prompt_block(block, tokens)
         return self.embedding(tokens)
 
     def read_out(self, blocks: Iterable[nn.Module], tokens: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The tokens `[B, T, C]` after the blocks with the given ascending indices; blocks behind the deepest are not run."""
         found = []
+        if self.run_block is not run_block:
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs of the step before have left may be overwritten
         with self.in_precision():
             for index, block in enumerate(itertools.islice(blocks, layers[-1] + 1)):
                 tokens = self.run_block(block, tokens)
@@ -196,9 +206,27 @@ def resample_positions(positions: Tensor, native: tuple[int, int], grid: tuple[i
     aligned (docs/paper.md, Sec. 1)."""
     if grid == native:
         return positions
-    cls, patches = positions[:1], positions[1:].T.unflatten(1, native)
-    patches = F.interpolate(patches[None], size=grid, mode="bicubic", align_corners=False)[0]
-    return torch.cat([cls, patches.flatten(1).T])
+    # What is traced sees no real tensors, which must not be kept.
+    weights_of = _bicubic_weights.__wrapped__ if torch.compiler.is_compiling() else _bicubic_weights
+    weights = weights_of(native, grid, positions.device).to(positions.dtype)
+    with torch.autocast(positions.device.type, enabled=False):
+        return torch.cat([positions[:1], weights @ positions[1:]])
+
+
+@functools.cache
+def _bicubic_weights(native: tuple[int, int], grid: tuple[int, int], device: torch.device) -> Tensor:
+    """What each position of a native grid counts at each of another: float32 `[h*w, n]`.
+
+    Resampling hundreds of channels of a few positions anew takes a GPU as long as two of the blocks.
+    """
+    with torch.inference_mode(False):
+        single = torch.eye(math.prod(native), device=device).unflatten(1, native)[None]
+        return F.interpolate(single, size=grid, mode="bicubic", align_corners=False)[0].flatten(1).T.contiguous()
+
+
+def compiled(function: Any, device: torch.device) -> Any:
+    """A function or module by torch.compile, for one shape; on a GPU its kernels start as one CUDA graph."""
+    return torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def weights_checksum(module: nn.Module) -> str:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipseg.errors import ClipSegError
-from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype
+from clipseg.network.backbone import Activations, CLIPBackbone, check_dtype, compiled
 from clipseg.network.clip_weights import load_backbone
 from clipseg.network.config import ModelConfig
 from clipseg.network.cpu_kernels import choose_precision
@@ -86,6 +86,11 @@ class CLIPSeg(nn.Module):
         backbone.precision = choose_precision(precision, next(self.decoder.parameters()).device)
         changed._modules = {**self._modules, "backbone": backbone}
         return changed
+
+    def compile_parts(self) -> None:
+        """Have torch.compile fuse the image tower's blocks and the decoder; for batches of one shape, as training's are."""
+        self.backbone.compile_blocks()
+        self.decoder = compiled(self.decoder, next(self.decoder.parameters()).device)
 
     def forward(self, images: Tensor, cond: Tensor | Sequence[str]) -> Tensor:
         """One prompt an image: normalised float `[B, 3, H, W]` and a `[B, E]` condition or B texts -> logits `[B, H, W]`."""

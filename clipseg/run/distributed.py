@@ -149,4 +149,5 @@ def choose_device(name: str) -> torch.device:
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 round what they read to 10 bits
     return device

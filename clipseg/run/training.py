@@ -72,13 +72,12 @@ def train_decoder(
     if state is not None:
         train_state.load_state_dict(state)
     decoder, optimizer, scaler, device = train_state.decoder, train_state.optimizer, train_state.scaler, train_state.device
+    learning = model.at_precision("bf16" if settings.amp == "bf16" and device.type == "cpu" else "float32")
+    if processes.world_size > 1:
+        learning.decoder = averaging_gradients(decoder)
     if settings.compile:
         check_compiler(device)
-        model.backbone.compile_blocks()
-        decoder.compile()
-    if processes.world_size > 1:
-        model.decoder = averaging_gradients(decoder)
-    learning = model.at_precision("bf16" if settings.amp == "bf16" and device.type == "cpu" else "float32")
+        learning.compile_parts()
 
     def save(*names: str) -> None:
         log.check()  # no checkpoint of weights that a broken step has changed
@@ -160,7 +159,6 @@ def train_decoder(
             finish(done)
             if train_state.ended:
                 break
-    model.decoder = decoder
     if settings.patience and not debug:
         best = read_checkpoint(folder / "checkpoints" / "best.pt")["model"] if processes.is_main else None
         decoder.load_state_dict(processes.broadcast(best))

@@ -67,6 +67,21 @@ def test_logits_are_those_of_the_cpu(batch: Batch, model: CLIPSeg, dtype: torch.
     assert (found.float().cpu() - expected).abs().max() < tolerance * expected.std()
 
 
+def test_a_compiled_step_has_the_gradients_of_a_plain_one(batch: Batch, model: CLIPSeg):
+    there, condition = batch.to(GPU), Conditioner(PromptSettings())
+    compiled = model.to(GPU).at_precision("float32")
+    compiled.compile_parts()
+    gradients = []
+    for each in (model, compiled, compiled, compiled):  # a CUDA graph is recorded at the second call, and replayed at the third
+        model.decoder.zero_grad()
+        logits, masks = forward(each, there, condition)
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, masks.float()).backward()
+        gradients.append([weight.grad.clone() for weight in model.decoder.parameters() if weight.grad is not None])
+    for found in gradients[1:]:
+        for ours, expected in zip(found, gradients[0], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
 @torch.no_grad()
 def test_precision_bf16_is_close_and_answers_in_float32(batch: Batch, model: CLIPSeg):
     condition, there = Conditioner(PromptSettings()), batch.to(GPU)
@@ -91,8 +106,8 @@ def test_a_step_waits_for_nothing(batch: Batch, model: CLIPSeg):
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_fifty_steps_of_phrasecut_plus_learn(phrasecut_root, tmp_path: Path, call, amp: str):
+@pytest.mark.parametrize(("amp", "compiled"), [("off", False), ("bf16", False), ("fp16", False), ("fp16", True)])
+def test_fifty_steps_of_phrasecut_plus_learn(phrasecut_root, tmp_path: Path, call, amp: str, compiled: bool):
     root = phrasecut_root(n=8)
     options = [
         "training.steps=50",
@@ -100,6 +115,7 @@ def test_fifty_steps_of_phrasecut_plus_learn(phrasecut_root, tmp_path: Path, cal
         "training.log_every=10",
         "data.workers=2",
         f"training.amp={amp}",
+        f"training.compile={compiled}",
     ]
     status, _, error = call(train, *SMALL_TRAINING, *PC_PLUS, *options, f"data.root={root}", f"out={tmp_path / 'run'}")
     assert status == 0, error

@@ -43,7 +43,7 @@ def _items_per_second(data: PhraseCut) -> float:
 
 
 def training_rates(model: CLIPSeg, root: Path, *, steps: int, batch_size: int) -> dict[str, dict[str, float]]:
-    """Train some steps as `train.py` does, at a rate of zero, with a worker for each core.
+    """Train some steps as `train.py` does, at a rate of zero, with a worker for each core; on a GPU compiled, too.
 
     Returns:
         by the way to train: `images_per_second`; `waiting_for_data`, a share of the time; and `share_of_peak`, of the speed of
@@ -52,18 +52,29 @@ def training_rates(model: CLIPSeg, root: Path, *, steps: int, batch_size: int) -
     settings = TrainingSettings(batch_size=batch_size, lr=0.0, final_lr=0.0, weight_decay=0.0)
     state = TrainState(model, settings)
     peak = peak_gflops(state.device, state.amp_dtype or torch.float32)
-    return {name: _rates(model, state, data, steps, batch_size, peak) for name, data in readers(root).items()}
+    ways = {"": model}
+    if state.device.type == "cuda":
+        ways[", compiled"] = model.at_precision("float32")
+        ways[", compiled"].compile_parts()
+    return {
+        name + way: _rates(model, chosen, state, data, steps, batch_size, peak)
+        for way, chosen in ways.items()
+        for name, data in readers(root).items()
+    }
 
 
-def _rates(model: CLIPSeg, state: TrainState, data: PhraseCut, steps: int, batch_size: int, peak: float) -> dict[str, float]:
+def _rates(
+    plain: CLIPSeg, model: CLIPSeg, state: TrainState, data: PhraseCut, steps: int, batch_size: int, peak: float
+) -> dict[str, float]:
     condition, loader = Conditioner(PromptSettings()), LoaderSettings(workers=os.cpu_count() or 1)
     batches = training_batches(
         data, batch_size=batch_size, processes=Processes(), start=0, loader=loader, left_out=[], device=state.device
     )
     batch, waited = next(batches), 0.0
     step = training_step(model, lambda: forward(model, batch, condition), state)
-    gflop = count_gflop(step)
-    step()
+    gflop = count_gflop(training_step(plain, lambda: forward(plain, batch, condition), state))
+    for _ in range(3):  # the second and third may compile what varies
+        step()
 
     def run() -> None:
         nonlocal batch, waited
