@@ -189,9 +189,11 @@ class CLIPBackbone(nn.Module):
         """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
         visual = self.clip.visual
         check_images(images, visual.patch_size[0], visual.conv1.weight.dtype)
-        patches = visual.conv1(images)
-        grid = (patches.shape[2], patches.shape[3])
-        patches = patches.flatten(2).transpose(1, 2)
+        side = self.patch_size
+        grid = (images.shape[2] // side, images.shape[3] // side)
+        # A convolution whose stride is its width is a product, for which no kernel has to be chosen anew at each batch size.
+        pixels = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        patches = F.linear(pixels, visual.conv1.weight.flatten(1), visual.conv1.bias)
         cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return visual.ln_pre(torch.cat([cls, patches], dim=1) + self._positions(grid)), grid
 

@@ -150,4 +150,5 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 round what they read to 10 bits
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each number of texts and of prompt images
     return device
