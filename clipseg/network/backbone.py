@@ -189,7 +189,7 @@ class CLIPBackbone(nn.Module):
         """Pixels -> tokens ready for the first block: patches, class token, positions, norm."""
         visual = self.clip.visual
         check_images(images, visual.patch_size[0], visual.conv1.weight.dtype)
-        side = self.patch_size
+        side = visual.patch_size[0]
         grid = (images.shape[2] // side, images.shape[3] // side)
         # A convolution whose stride is its width is a product, for which no kernel has to be chosen anew at each batch size.
         pixels = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
