@@ -74,15 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
             outcomes.append(compare(cases.makers[name](), rounds=arguments.rounds, device=device))
             lines = markdown(outcomes[-1:]).splitlines()
             print("\n".join(lines if len(outcomes) == 1 else lines[2:]), flush=True)
-        reading = reading_rates(cases.root) if "reading" in what else {}
+        reading, steps = reading_rates(cases.root) if "reading" in what else {}, {}
+        for name, rate in reading.items():
+            print(f"reading {name}: {rate:.0f} items a second and core", flush=True)
         number, size = (50, 64) if on_gpu else (3, 8)
-        steps = training_rates(cases.model, cases.root, steps=number, batch_size=size) if "steps" in what else {}
+        for name, rates in training_rates(cases.model, cases.root, steps=number, batch_size=size) if "steps" in what else ():
+            steps[name] = rates
+            values = (f"{key.replace('_', ' ')} {rate:.3g}" for key, rate in rates.items())
+            print(f"training {name}, batches of {size}: {', '.join(values)}", flush=True)
         memory = cases.memory((1, 8, 64)) if "memory" in what else []
-    for name, rate in reading.items():
-        print(f"reading {name}: {rate:.0f} items a second and core")
-    for name, rates in steps.items():
-        values = (f"{key.replace('_', ' ')} {rate:.3g}" for key, rate in rates.items())
-        print(f"training {name}, batches of {size}: {', '.join(values)}")
     if memory:
         print(_memory_table(memory))
     if arguments.json:

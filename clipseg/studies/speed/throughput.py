@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,11 @@ def _items_per_second(data: PhraseCut) -> float:
     return len(plan) / time_calls(lambda: [data[place] for place in plan]).median
 
 
-def training_rates(model: CLIPSeg, root: Path, *, steps: int, batch_size: int) -> dict[str, dict[str, float]]:
+def training_rates(model: CLIPSeg, root: Path, *, steps: int, batch_size: int) -> Iterator[tuple[str, dict[str, float]]]:
     """Train some steps as `train.py` does, at a rate of zero, with a worker for each core; on a GPU compiled, too.
 
-    Returns:
-        by the way to train: `images_per_second`; `waiting_for_data`, a share of the time; and `share_of_peak`, of the speed of
+    Yields:
+        the way to train, and `images_per_second`; `waiting_for_data`, a share of the time; and `share_of_peak`, of the speed of
         the fastest product found, of the dtype that the products have.
     """
     settings = TrainingSettings(batch_size=batch_size, lr=0.0, final_lr=0.0, weight_decay=0.0)
@@ -57,11 +57,9 @@ def training_rates(model: CLIPSeg, root: Path, *, steps: int, batch_size: int) -
     if state.device.type == "cuda":
         ways[", compiled"] = model.at_precision("float32")
         ways[", compiled"].compile_parts()
-    return {
-        name + way: _rates(model, chosen, state, data, steps, batch_size, peak)
-        for way, chosen in ways.items()
-        for name, data in readers(root).items()
-    }
+    for way, chosen in ways.items():
+        for name, data in readers(root).items():
+            yield name + way, _rates(model, chosen, state, data, steps, batch_size, peak)
 
 
 def _rates(
