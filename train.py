@@ -20,14 +20,14 @@ from clipseg.run.benchmarks import FORMATS, SWEEP_REPORT, find
 from clipseg.run.checkpoint import find_resume
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import choose_device, started
-from clipseg.run.evaluation import Evaluation, Validation
+from clipseg.run.evaluation import Evaluation, absent_phrases
 from clipseg.run.interruption import stoppable
 from clipseg.run.loading import data_root
 from clipseg.run.log import RunLog, log_results, recorded_steps
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import PromptSettings, TrainConfig
 from clipseg.run.training import initial_model, set_deterministic, train_decoder
-from clipseg.run.training_data import training_data, validation_data
+from clipseg.run.training_data import Validation, training_data, validation_data
 
 
 def train(config: TrainConfig) -> None:
@@ -111,9 +111,11 @@ def train(config: TrainConfig) -> None:
                 return
             log.hparams(asdict(config), validation.metrics)
         for name, split, benchmark in evaluations(config):
+            measured = validation_data(config, root, split, visual=benchmark == "phrasecut_visual")
             evaluation = replace(
                 evaluation,
-                data=validation_data(config, root, split, visual=benchmark == "phrasecut_visual"),
+                data=measured,
+                absent=absent_phrases(measured),
                 provenance=origin | {"benchmark": benchmark, "split": split},
                 intensity_tests=config.intensity_tests,
             )

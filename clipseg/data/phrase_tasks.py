@@ -150,6 +150,11 @@ class PhraseTasks(Dataset[Sample], ABC):
         self._image_of_task = np.full(len(images), -1)
         self._image_of_task[rows] = np.argsort(order)[inverse]
 
+    @property
+    def asked_phrases(self) -> list[str]:
+        """The phrases of the tasks that are asked, each once."""
+        return list(dict.fromkeys(self._phrases[row] for row in self.task_rows.tolist()))
+
     def __len__(self) -> int:
         """The number of items, the same in every epoch."""
         return self._n_items

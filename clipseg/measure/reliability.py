@@ -83,3 +83,17 @@ def worst_tenth(values: NDArray[np.float64], images: NDArray[np.str_]) -> float:
 
 def _mean(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
     return float((values * weights).sum() / max(weights.sum(), 1))
+
+
+def presence_figures(scores: NDArray[np.float32], threshold: float) -> dict[str, float]:
+    """Return whether maps tell what is there, from the columns `Results.presence`, `[N, 2]`.
+
+    Returns:
+        `auroc`, how often a prompt of what is there has a larger score than one of what is not, ties by half; `fires`, the
+        share of the latter above the threshold. Nothing where none was asked.
+    """
+    present, absent = np.sort(scores[:, 0]), scores[~np.isnan(scores[:, 1]), 1]
+    if not len(absent):
+        return {}
+    below = np.searchsorted(present, absent, "left") + np.searchsorted(present, absent, "right")
+    return {"auroc": float(1 - below.mean() / 2 / len(present)), "fires": float((absent > threshold).mean())}

@@ -112,6 +112,8 @@ class Results(SavedResults):
             line for each image that could not be read.
         subsets: name -> bool `[N]`, which samples belong to a named part of the data set.
         intensity: tests of gray values at the masks' boundaries; None where they were not made.
+        presence: float32 `[N, 2]`, the largest probability of each sample's map, and, beside one sample an image, that of
+            another image's phrase (NaN elsewhere); None where none was asked.
 
     Raises:
         ClipSegError: no samples, a key twice, or counts that cannot be.
@@ -133,11 +135,12 @@ class Results(SavedResults):
     provenance: Mapping[str, Any]
     subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     intensity: "IntensityColumns | None" = None
+    presence: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         columns = {name: np.asarray(getattr(self, name)) for name in (*_LABELS, "height", "width", *self._official_names())}
         _check_columns(columns, self.counts)
-        _check_optional(self.subsets, self.intensity, samples=len(self.counts))
+        _check_optional(self)
         order = np.argsort(columns["key"], kind="stable")
         keys = columns["key"][order]
         twice = keys[:-1][keys[1:] == keys[:-1]]
@@ -151,6 +154,7 @@ class Results(SavedResults):
         object.__setattr__(self, "counts", SampleCounts(*(column[order] for column in self.counts.columns)))
         object.__setattr__(self, "subsets", {name: column[order] for name, column in self.subsets.items()})
         object.__setattr__(self, "intensity", self.intensity and self.intensity.take(order))
+        object.__setattr__(self, "presence", None if self.presence is None else self.presence[order])
 
     def _official_names(self) -> tuple[str, ...]:
         assert (self.official_intersection is None) == (self.official_union is None), "give both official columns or neither"
@@ -171,7 +175,9 @@ class Results(SavedResults):
             groups hold more than a sample each; `own_threshold/miou` and `/iou_fg`, where phrases have thresholds of their
             own, each at the nearest of the 49; the same of each subset with samples as `subset/<subset>/<name>`, with
             `subset/<subset>/samples`; the means over samples `brier` and `log_loss` (in nats) of `reliability.py`, and
-            `worst_tenth`, the mean IoU of the worst tenth of images; `samples`, `seconds`, `threshold`; and
+            `worst_tenth`, the mean IoU of the worst tenth of images; `presence/auroc`, how often a phrase has a larger
+            probability somewhere than one that is absent, and `presence/fires`, the share of absent ones for which anything
+            lies above the threshold; `samples`, `seconds`, `threshold`; and
             `images_left_out` where there are any.
         """
         chosen = self.threshold if threshold is None else threshold
@@ -195,10 +201,12 @@ class Results(SavedResults):
             summary = summarise(self.counts.cut_at(cuts), self.group, definition="plain", threshold=chosen)
             figures |= {f"own_threshold/{name}": summary[name] for name in ("miou", "iou_fg")}
         # Imported when figures are made: training and evaluation come to them last.
-        from clipseg.measure.reliability import brier_score, log_loss, worst_tenth
+        from clipseg.measure.reliability import brier_score, log_loss, presence_figures, worst_tenth
 
         figures |= {"brier": float(brier_score(self.counts).mean()), "log_loss": float(log_loss(self.counts).mean())}
         figures["worst_tenth"] = worst_tenth(sample_iou(self.counts, chosen), self.image_key)
+        if self.presence is not None:
+            figures |= {f"presence/{name}": value for name, value in presence_figures(self.presence, chosen).items()}
         figures |= {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
         left_out = self.provenance.get("left_out")
         return figures | ({"images_left_out": len(left_out)} if isinstance(left_out, list) else {})
@@ -217,6 +225,8 @@ class Results(SavedResults):
         if self.subsets:
             arrays["subset_names"] = np.array(list(self.subsets))
             arrays["subset_members"] = np.stack(list(self.subsets.values()), axis=1)
+        if self.presence is not None:
+            arrays["presence"] = self.presence
         if self.intensity is not None:
             arrays |= {name: getattr(self.intensity, column) for name, column in _INTENSITY.items()}
         return arrays | {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
@@ -232,6 +242,7 @@ class Results(SavedResults):
             columns[name] = arrays.get(name)
         if "subset_names" in arrays:
             columns["subsets"] = dict(zip(arrays["subset_names"].tolist(), arrays["subset_members"].T, strict=True))
+        columns["presence"] = arrays.get("presence")
         if "intensity_values" in arrays:
             from clipseg.measure.intensity_columns import IntensityColumns
 
@@ -261,12 +272,15 @@ def _check_columns(columns: Mapping[str, NDArray[Any]], counts: SampleCounts) ->
             raise ClipSegError("official intersections below 0 or above their unions")
 
 
-def _check_optional(subsets: Mapping[str, NDArray[Any]], intensity: "IntensityColumns | None", *, samples: int) -> None:
-    for name, column in subsets.items():
+def _check_optional(results: Results) -> None:
+    samples, intensity, presence = len(results.counts), results.intensity, results.presence
+    for name, column in results.subsets.items():
         if column.shape != (samples,) or column.dtype != np.bool_:
             raise ClipSegError(f"subset {name!r} is {column.dtype} {column.shape}; expected bool for each of {samples} samples")
     if intensity is not None and len(intensity) != samples:
         raise ClipSegError(f"intensity tests of {len(intensity)} samples; expected {samples}")
+    if presence is not None and (presence.shape != (samples, 2) or presence.dtype != np.float32):
+        raise ClipSegError(f"presence is {presence.dtype} {presence.shape}; expected float32 {(samples, 2)}")
 
 
 def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:

@@ -64,3 +64,26 @@ def fill(template: str, phrase: str) -> str:
 def choose(templates: Sequence[str], seed: int) -> str:
     """One of the templates, all equally likely, as a function of a non-negative seed alone."""
     return templates[int(np.random.default_rng(seed).integers(len(templates)))]
+
+
+TRIES = 20
+
+
+class AbsentPhrases:
+    """For each image one phrase of another, which shares no word with any of its own.
+
+    By annotation it is absent: nobody wrote it or a word of it; on a photo it may be true all the same.
+
+    Args:
+        phrases: all that are asked anywhere.
+    """
+
+    def __init__(self, phrases: Sequence[str]):
+        self._phrases = sorted(set(phrases))
+
+    def of(self, phrases: Sequence[str], seed: int) -> str | None:
+        """One drawn by `seed` for an image with these phrases; None where `TRIES` drawn ones all share a word."""
+        said = {word for phrase in phrases for word in phrase.lower().split()}
+        rng = np.random.default_rng((seed, 5))
+        drawn = (self._phrases[number] for number in rng.integers(len(self._phrases), size=TRIES).tolist())
+        return next((phrase for phrase in drawn if said.isdisjoint(phrase.lower().split())), None)

@@ -13,16 +13,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clipseg.data.phrase_tasks import PhraseTasks
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Batch, Reader
 from clipseg.data.subsets import SUBSETS
 from clipseg.errors import ClipSegError
 from clipseg.files import atomic_write
-from clipseg.image_io import read_image
-from clipseg.measure.metrics import SampleCounts, count, curves, official_counts, sample_iou
+from clipseg.measure.metrics import SampleCounts, count, official_counts, sample_iou
 from clipseg.measure.results import Results
 from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize, prepare_images, resize_masks, resize_probabilities
+from clipseg.prompts.text import AbsentPhrases
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
 from clipseg.run.loading import IN_PROCESS, evaluation_batches, with_left_out
@@ -32,7 +33,6 @@ from clipseg.run.workers import naming_worker_failures
 if TYPE_CHECKING:
     from clipseg.measure.intensity_columns import IntensityColumns
     from clipseg.measure.report import GalleryItem
-    from clipseg.run.log import RunLog
 
 ALONE = Processes()
 
@@ -51,6 +51,7 @@ class Evaluation:
         processes: who shares the work.
         loader: how images are read; those left out are listed in the provenance of the results, and counted in their metrics.
         intensity_tests: also test how the photos' gray values change at the boundaries of true and predicted masks.
+        absent: gives each image one more prompt, of something that is not there.
     """
 
     model: CLIPSeg
@@ -61,6 +62,7 @@ class Evaluation:
     processes: Processes
     loader: LoaderSettings
     intensity_tests: bool = False
+    absent: AbsentPhrases | None = None
 
     @naming_worker_failures()
     def run(self, *, images: int | None = None, save_predictions: Path | None = None, progress: str | None = None) -> Results:
@@ -86,6 +88,7 @@ class Evaluation:
                 processes=self.processes,
                 loader=self.loader,
                 left_out=left_out,
+                absent=self.absent,
             ):
                 parts.append(self.measure(batch, probabilities, save_predictions))
                 bar.update(self.processes.world_size)
@@ -107,6 +110,7 @@ class Evaluation:
             **columns,
             counts=SampleCounts.concatenate(row["counts"] for row in rows),
             subsets=_memberships([subsets for row in rows for subsets in row["subsets"]]),
+            presence=None if self.absent is None else np.concatenate([row["presence"] for row in rows]),
             intensity=rows[0]["intensity"] and rows[0]["intensity"].concatenate([row["intensity"] for row in rows]),
             threshold=self.threshold,
             seconds=max(self.processes.gather(seconds)),
@@ -114,8 +118,12 @@ class Evaluation:
         )
 
     def measure(self, batch: Batch, probabilities: Tensor, save_predictions: Path | None = None) -> dict[str, Any]:
-        """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`."""
+        """The columns of `Results` for the tasks of one image, from their probabilities `[N, S, S]`; arguments as in `run`.
+
+        One map more is the answer to a phrase that is absent.
+        """
         official, own = [], []
+        probabilities, gone = probabilities.split([len(batch), len(probabilities) - len(batch)])
         image_index = batch.image_index.tolist()
         known = self.model.calibration
         cuts = [known[phrase].threshold if phrase in known else self.threshold for phrase in batch.phrases]
@@ -136,6 +144,7 @@ class Evaluation:
             "group": np.array(batch.groups),
             "height": np.array([mask.shape[0] for mask in batch.masks], dtype=np.int32),
             "width": np.array([mask.shape[1] for mask in batch.masks], dtype=np.int32),
+            "presence": _presence(probabilities, gone) if self.absent else None,
             "counts": count(counted, resize_masks(batch.masks, size), self._valid(batch, size)),
             "official_intersection": intersections,
             "official_union": unions,
@@ -181,7 +190,15 @@ class Evaluation:
         write_report(folder, results, gallery={title: [shown[key] for key in keys] for title, keys in picked.items()})
 
 
-_JOINED = ("counts", "subsets", "intensity")
+_JOINED = ("counts", "subsets", "intensity", "presence")
+
+
+def _presence(present: Tensor, gone: Tensor) -> NDArray[np.float32]:
+    """The largest probability of each task, and that of what is absent beside the first: float32 `[N, 2]`."""
+    peaks = torch.full((len(present), 2), torch.nan)
+    peaks[:, 0] = present.flatten(1).amax(dim=1)
+    peaks[: len(gone), 1] = gone.flatten(1).amax(dim=1)
+    return peaks.numpy()
 
 
 def _intensity(batch: Batch, predicted: Sequence[Tensor]) -> "IntensityColumns":
@@ -204,6 +221,13 @@ def _missing_subsets(data: Reader) -> dict[str, Any]:
     return {"missing_subsets": missing} if missing else {}
 
 
+def absent_phrases(data: Reader) -> AbsentPhrases | None:
+    """What to ask of the images of phrases that is not there; None of classes, and of prompts that are pictures."""
+    if not isinstance(data, PhraseTasks) or data.options.visual_support:
+        return None
+    return AbsentPhrases(data.asked_phrases)
+
+
 @torch.no_grad()
 def predictions(
     model: CLIPSeg,
@@ -214,18 +238,25 @@ def predictions(
     processes: Processes = ALONE,
     loader: LoaderSettings = IN_PROCESS,
     left_out: list[str] | None = None,
+    absent: AbsentPhrases | None = None,
 ) -> Iterator[tuple[Batch, Tensor]]:
     """A process's share of `items`: each image's batch and its probabilities, float32 `[N, S, S]` at the model's size.
 
     Args:
         loader: how images are read.
         left_out: gets a line for each that cannot be read, where `loader` leaves them out.
+        absent: gives each image one more prompt, whose map is the last.
     """
     model.eval()
     device = next(model.decoder.parameters()).device
     noted = [] if left_out is None else left_out
     for batch in evaluation_batches(data, items, processes=processes, loader=loader, left_out=noted, device=device):
-        (maps,) = answers(model, batch.images, [condition(model, batch)], batch.image_index, resize=condition.resize)
+        conditions, index = condition(model, batch), batch.image_index
+        gone = absent.of(batch.phrases, batch.seeds[0]) if absent else None
+        if gone is not None:
+            conditions = torch.cat([conditions, condition.texts(model, [gone], batch.seeds[:1])])
+            index = torch.cat([index, index[:1]])
+        (maps,) = answers(model, batch.images, [conditions], index, resize=condition.resize)
         for row, phrase in enumerate(batch.phrases):
             if phrase in model.calibration:
                 maps[row] = model.calibration[phrase](maps[row])
@@ -264,33 +295,3 @@ def _write_prediction(folder: Path, key: str, prediction: Tensor) -> None:
         raise ClipSegError(f"task_id {task_id!r} is no file name; predictions are saved as <task_id>.png")
     with atomic_write(folder / f"{task_id}.png") as file:
         Image.fromarray(prediction.byte().mul(255).cpu().numpy()).save(file, format="PNG")
-
-
-LOGGED = ("miou", "iou_fg", "iou_bin", "dice", "miou_best", "iou_fg_best", "iou_fg_best_threshold", "ap", "images_left_out")
-PICTURES = 8
-
-
-class Validation:
-    """Called with the number of steps done, returns the figure that decides which checkpoint is the best: IoU_FG at its best t.
-
-    Attributes:
-        metrics: the figures of the last call.
-    """
-
-    def __init__(self, evaluation: Evaluation, *, images: int | None, log: "RunLog"):
-        self.evaluation = evaluation
-        self.images = images
-        self.log = log
-        self.metrics: dict[str, float] = {}
-
-    def __call__(self, step: int) -> float:
-        results = self.evaluation.run(images=self.images)
-        figures = results.metrics()
-        self.metrics = {name: figures[name] for name in LOGGED if name in figures}
-        self.log.validation(step, self.metrics, curve=curves(results.counts, results.group))
-        if self.evaluation.processes.is_main:
-            # The same samples every time, so that the pictures show them change.
-            keys = results.key[:: max(len(results) // PICTURES, 1)][:PICTURES].tolist()
-            shown = self.evaluation.render(keys, results)
-            self.log.pictures(step, ((item.phrase, read_image(item.jpeg).permute(1, 2, 0).numpy()) for item in shown))
-        return self.metrics["iou_fg_best"]

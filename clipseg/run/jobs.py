@@ -14,7 +14,7 @@ from clipseg.network.model import CLIPSeg
 from clipseg.network.preprocess import Resize
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
-from clipseg.run.evaluation import Evaluation
+from clipseg.run.evaluation import Evaluation, absent_phrases
 from clipseg.run.settings import EpisodeKeys, EvaluateConfig, FoldKeys, MaskKeys
 
 # Readers other than PhraseCut's are imported by the jobs that need them.
@@ -152,4 +152,5 @@ def evaluation_of(job: Job, data: Reader, *, resize: Resize = "squash") -> Evalu
         processes=job.processes,
         loader=job.config.data,
         intensity_tests=isinstance(job.config, MaskKeys) and job.config.intensity_tests,
+        absent=absent_phrases(data),
     )

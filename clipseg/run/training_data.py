@@ -1,12 +1,19 @@
-"""Which reader a training config names: what it trains on, and what it is validated on meanwhile."""
+"""Which reader a training config names: what it trains on, and what it is validated on meanwhile, and how."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipseg.data.phrase_tasks import PhraseFilter, ReaderOptions, visual_evaluation
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.data.sample import Reader
 from clipseg.errors import ClipSegError
+from clipseg.image_io import read_image
+from clipseg.measure.metrics import curves
+from clipseg.run.evaluation import Evaluation
 from clipseg.run.settings import DataSettings, TrainConfig
+
+if TYPE_CHECKING:
+    from clipseg.run.log import RunLog
 
 # Other readers than PhraseCut's are imported where a config names them.
 
@@ -94,3 +101,33 @@ def _excluded(data: DataSettings) -> PhraseFilter | None:
     from clipseg.data.class_words import phrase_filter
 
     return phrase_filter(data.exclude)
+
+
+LOGGED = ("miou", "iou_fg", "iou_bin", "dice", "miou_best", "iou_fg_best", "iou_fg_best_threshold", "ap", "images_left_out")
+PICTURES = 8
+
+
+class Validation:
+    """Called with the number of steps done, returns the figure that decides which checkpoint is the best: IoU_FG at its best t.
+
+    Attributes:
+        metrics: the figures of the last call.
+    """
+
+    def __init__(self, evaluation: Evaluation, *, images: int | None, log: "RunLog"):
+        self.evaluation = evaluation
+        self.images = images
+        self.log = log
+        self.metrics: dict[str, float] = {}
+
+    def __call__(self, step: int) -> float:
+        results = self.evaluation.run(images=self.images)
+        figures = results.metrics()
+        self.metrics = {name: figures[name] for name in LOGGED if name in figures}
+        self.log.validation(step, self.metrics, curve=curves(results.counts, results.group))
+        if self.evaluation.processes.is_main:
+            # The same samples every time, so that the pictures show them change.
+            keys = results.key[:: max(len(results) // PICTURES, 1)][:PICTURES].tolist()
+            shown = self.evaluation.render(keys, results)
+            self.log.pictures(step, ((item.phrase, read_image(item.jpeg).permute(1, 2, 0).numpy()) for item in shown))
+        return self.metrics["iou_fg_best"]

@@ -33,7 +33,7 @@ from clipseg.network.decoder import DeconvDecoder
 from clipseg.network.model import CLIPSeg
 from clipseg.network.vit_tower import ViTBackbone
 from clipseg.prompts.text import TEMPLATES, fill
-from clipseg.run import conditioning, evaluation, training, training_data
+from clipseg.run import conditioning, training, training_data
 from clipseg.run.benchmarks import FORMATS
 from clipseg.run.loading import data_root
 from clipseg.run.settings import TrainConfig, evaluate_schema
@@ -72,7 +72,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             for name, counts in splits.items():
                 patch.setattr(module, name, counts)
         # What pages show is tested elsewhere; here drawing it would take half of the time.
-        patch.setattr(evaluation, "PICTURES", 1)
+        patch.setattr(training_data, "PICTURES", 1)
         patch.setattr(figures, "_svg", lambda figure: "<svg/>")
         for module, pick in ((report, "pick_gallery"), (failures, "pick_failures")):
             patch.setattr(module, pick, lambda results, count, seed: {})

@@ -29,13 +29,14 @@ from clipseg.network.preprocess import resize_masks
 from clipseg.network.weights import load, save_release
 from clipseg.run.conditioning import Conditioner
 from clipseg.run.distributed import Processes
-from clipseg.run.evaluation import Evaluation, Validation, predictions
+from clipseg.run.evaluation import Evaluation, absent_phrases, predictions
 from clipseg.run.interruption import stoppable
 from clipseg.run.loading import IN_PROCESS
 from clipseg.run.log import RunLog, records
 from clipseg.run.provenance import provenance
 from clipseg.run.settings import DataSettings, PromptSettings, TrainConfig, TrainingSettings
 from clipseg.run.training import train_decoder
+from clipseg.run.training_data import Validation
 from clipseg.studies.finetune.numbers import calibrate, choose_thresholds, logit_histogram
 
 FEWEST_PHOTOS = 5
@@ -176,6 +177,7 @@ class FineTuning:
             provenance={**origin, "benchmark": "folder", "split": "test"},
             processes=Processes(),
             loader=IN_PROCESS,
+            absent=absent_phrases(data),
         )
 
     def _measure(self, model: CLIPSeg, data: Mapping[str, FolderData], origin: Mapping[str, object]) -> "Measured":
