@@ -2,7 +2,8 @@
 
 It stands in for CLIP where CLIP's weights cannot be had: same class, same read-outs after blocks 3, 7 and 9 of 12, same patch
 size. It has seen nothing but synthetic scenes (`python -m clipseg.tools.train_mini_clip` trains it) and knows 8 kinds of
-things, 8 colours and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for CLIP.
+things, 8 colours, 4 patterns and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for
+CLIP.
 """
 
 import json

@@ -94,7 +94,7 @@ def test_a_class_has_a_look_of_its_own():
 @pytest.mark.parametrize("number", [0, 33, 79])
 def test_a_photo_shows_its_class_whole(number):
     shapes, counts = set(), set()
-    for index in range(12):
+    for index in range(24):
         photo = draw_photo((80, 0, index), number, class_count=80)
         shapes.add(photo.image.shape)
         counts.add(len(photo.things))

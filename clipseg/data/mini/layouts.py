@@ -20,7 +20,7 @@ from clipseg.data import classes
 from clipseg.data.classes import COCO_CLASSES, LVIS_PROMPTS, PASCAL_CLASSES
 from clipseg.data.mini import phrases as phrase_rules
 from clipseg.data.mini.phrasecut import JPEG_QUALITY, SEED, SIDE, cache_folder, draw_image, trace_outline, write_once
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, Kind, draw_scene
+from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, Kind, draw_scene
 
 # Split -> images. Where a class is asked for by example there are two to each class: one to ask about, one to show it by.
 PASCAL_SPLITS = {"train": 20, "val": 40}
@@ -100,7 +100,8 @@ def draw_photo(stream: tuple[int, ...], number: int, *, class_count: int) -> Pho
 
 def _kind(rng: np.random.Generator, number: int) -> Kind:
     is_small = number >= len(CATEGORIES) * len(COLOURS)
-    return Kind(*stand_in(number), "small" if is_small else str(rng.choice(["medium", "large"])))
+    size = "small" if is_small else str(rng.choice(["medium", "large"]))
+    return Kind(*stand_in(number), size, str(rng.choice(list(PATTERNS))))
 
 
 def _photos(splits: Mapping[str, int], class_count: int) -> Iterator[tuple[str, int, Photo]]:

@@ -1,7 +1,8 @@
 """A synthetic PhraseCut: scenes, phrases and masks in the official layout, written once into a cache folder.
 
 It is read by the reader of the real data set; nothing downstream knows that its photos are drawings. The split `unseen` holds
-pairs of a colour and a category that occur in no other split, neither drawn nor named; each of its tasks names one.
+pairs of a colour and a category that occur in no other split, neither drawn nor named, and pairs of a category and a relation
+that no other split names; each of its tasks names one.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from clipseg.data.layout import find_layouts
 from clipseg.data.mini import phrases as phrase_rules
 from clipseg.data.mini import scenes as scene_rules
 from clipseg.data.mini.phrases import Phrase, choose_phrases
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, SIZES, Kind, Scene, draw_scene
+from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, RELATIONS, SIZES, Kind, Scene, draw_scene
 from clipseg.errors import ClipSegError
 from clipseg.files import read_text, user_cache
 
@@ -38,6 +39,8 @@ CHECKSUMS = "checksums.txt"  # as of sha256sum
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     zip(CATEGORIES, ("green", "blue", "red", "pink", "yellow", "purple", "cyan", "orange"), strict=True)
 )
+# Each category with one relation, each relation with two categories.
+HELD_OUT_RELATIONS: frozenset[tuple[str, str]] = frozenset(zip(CATEGORIES, RELATIONS * 2, strict=True))
 
 
 def materialize(root: Path | None = None) -> Path:
@@ -210,7 +213,7 @@ def draw_image(split: str, index: int) -> tuple[Scene, list[Phrase]]:
     rng = np.random.default_rng([SEED, list(SPLITS).index(split), index])
     while True:
         scene = draw_scene(rng, _some_kinds(rng, unseen=split == "unseen"), side=SIDE)
-        phrases = choose_phrases(rng, scene, pairs=HELD_OUT if split == "unseen" else None)
+        phrases = choose_phrases(rng, scene, unseen=split == "unseen", pairs=HELD_OUT, relations=HELD_OUT_RELATIONS)
         if len(scene.objects) >= OBJECTS[0] and phrases:
             return scene, phrases
 
@@ -220,7 +223,7 @@ def _some_kinds(rng: np.random.Generator, *, unseen: bool) -> list[Kind]:
     kinds: list[Kind] = []
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     while len(kinds) < count:
-        kind = Kind(str(rng.choice(list(CATEGORIES))), str(rng.choice(list(COLOURS))), str(rng.choice(list(SIZES))))
+        kind = Kind(*(str(rng.choice(list(words))) for words in (CATEGORIES, COLOURS, SIZES, PATTERNS)))
         if kinds and rng.random() < 0.4:
             kind = kind._replace(category=kinds[-1].category) if rng.random() < 0.5 else kind._replace(colour=kinds[-1].colour)
         if unseen or (kind.category, kind.colour) not in HELD_OUT:

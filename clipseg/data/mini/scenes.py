@@ -1,7 +1,8 @@
-"""Draws the scenes of the bundled mini data: things of 8 categories and 8 colours on textured backgrounds.
+"""Draws the scenes of the bundled mini data: things of 8 categories, 8 colours and 4 patterns on textured backgrounds.
 
-Each category has its own outline and its own surface pattern, in a darker shade of its colour, with a period of 6 to 9 pixels,
-so that a single 16-pixel patch shows it. A scene is a pure function of the generator and the kinds asked for.
+A category is an outline, which takes several patches of 16 pixels to see; its colour and its pattern, in a darker shade of the
+colour, are independent of it, and one patch shows them. Specks of all colours lie around. A scene is a pure function of the
+generator and the kinds asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (132, 48, 176),
     "pink": (250, 138, 194),
 }
-SIZES: dict[str, int] = {"small": 36, "medium": 54, "large": 78}  # the diameter in pixels
+SIZES: dict[str, int] = {"small": 40, "medium": 58, "large": 82}  # the diameter in pixels
 RELATIONS = ("left of", "right of", "above", "below")
 
 MIN_DISTANCE = 14  # pixels between two centres, from which on their relation is clear
@@ -36,11 +37,12 @@ RIM_PIXELS = 1.3
 
 
 class Kind(NamedTuple):
-    """A kind of thing: keys of `CATEGORIES`, `COLOURS` and `SIZES`."""
+    """A kind of thing: keys of `CATEGORIES`, `COLOURS`, `SIZES` and `PATTERNS`."""
 
     category: str
     colour: str
     size: str
+    pattern: str = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class SceneObject:
     """One thing of a scene.
 
     Attributes:
-        kind: its category, colour and size.
+        kind: its category, colour, size and pattern.
         mask: bool `[H, W]`, what is visible of it: in one piece, without holes, at least `MIN_VISIBLE` of the whole.
         box: the visible part's bounding box (x0, y0, x1, y1) in pixels, both ends inside.
     """
@@ -95,6 +97,7 @@ def draw_scene(rng: np.random.Generator, kinds: Sequence[Kind], *, side: int = 1
         The scene, of `len(kinds)` objects or fewer.
     """
     image = _background(rng, side)
+    _add_specks(rng, image)
     owner = np.full((side, side), -1, dtype=np.int8)
     areas: list[int] = []
     drawn: list[Kind] = []
@@ -164,6 +167,16 @@ def _background(rng: np.random.Generator, side: int) -> Field:
     return (texture[..., None] + base).astype(np.float32)
 
 
+def _add_specks(rng: np.random.Generator, image: Field) -> None:
+    """Draw up to four discs too small to be things, in the colours that things have."""
+    side = len(image)
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    for _ in range(int(rng.integers(5))):
+        top, left = rng.uniform(0, side, size=2)
+        coverage = np.clip(rng.uniform(3, 6) + 0.5 - np.hypot(y - top, x - left), 0, 1)[..., None]
+        image += coverage * (np.array(COLOURS[str(rng.choice(list(COLOURS)))], dtype=np.float32) - image)
+
+
 def _smooth_noise(rng: np.random.Generator, side: int, *, cells: int) -> Field:
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC))
@@ -171,9 +184,8 @@ def _smooth_noise(rng: np.random.Generator, side: int, *, cells: int) -> Field:
 
 def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field]:
     """Draw one thing alone: its colours float32 [h, w, 3] and its antialiased coverage float32 [h, w] in [0, 1]."""
-    outline, pattern = CATEGORIES[kind.category]
+    outline, pattern = CATEGORIES[kind.category], PATTERNS[kind.pattern]
     radius = SIZES[kind.size] / 2 * rng.uniform(0.92, 1.08)
-    # Upright but for some degrees: the direction of its pattern tells a flag from a fence.
     angle = rng.uniform(-0.16, 0.16)
     half = int(np.ceil(radius * 1.25))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
@@ -183,7 +195,7 @@ def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field]:
     x0, y0, x1, y1 = _bounding_box(depth > -0.5)
     inside = (slice(y0, y1 + 1), slice(x0, x1 + 1))
     u, v, depth = u[inside], v[inside], depth[inside]
-    shade = pattern(u + rng.uniform(-2, 2), v + rng.uniform(-2, 2), radius)
+    shade = pattern(u + rng.uniform(-2, 2), v + rng.uniform(-2, 2))
     light = 1 - 0.08 * (u + v) / radius
     brightness = light * (1 - (1 - SHADE) * shade) * (1 - 0.5 * np.clip(RIM_PIXELS - depth, 0, 1))
     colour = np.clip(np.array(COLOURS[kind.colour]) + rng.uniform(-12, 12, size=3), 0, 255)
@@ -202,17 +214,25 @@ def _ellipse(width: float, height: float) -> Shape:
     return lambda x, y, radius: (np.hypot(x / width, y / height) - radius) * min(width, height)
 
 
+def _joined(*shapes: Shape) -> Shape:
+    return lambda x, y, radius: np.minimum.reduce([shape(x, y, radius) for shape in shapes])
+
+
+def _moved(shape: Shape, across: float, down: float) -> Shape:
+    return lambda x, y, radius: shape(x - across * radius, y - down * radius, radius)
+
+
 def _waving(x: Field, y: Field, radius: float) -> Field:
-    return _rectangle(1.0, 0.6)(x, y - 0.13 * radius * np.sin(x * (3.4 / radius)), radius)
+    return _rectangle(0.85, 0.45)(x, y - 0.12 * radius * np.sin(x * (3.4 / radius)), radius)
 
 
 def _pickets(x: Field, y: Field, radius: float) -> Field:
-    zigzag = np.abs((x / PERIOD) % 1 - 0.5) * 2 * PERIOD * 0.8
-    return np.maximum(_rectangle(0.95, 0.78)(x, y, radius), -y - 0.78 * radius + zigzag)
+    zigzag = np.abs((x / (0.4 * radius) + 0.5) % 1 - 0.5) * 0.7 * radius
+    return np.maximum(_rectangle(1.0, 0.75)(x, y, radius), (zigzag - y - 0.75 * radius) * 0.6)
 
 
 def _diamond(x: Field, y: Field, radius: float) -> Field:
-    return (np.abs(x) / 0.78 + np.abs(y) - 1.05 * radius) * 0.6
+    return (np.abs(x) / 0.65 + np.abs(y) - 1.05 * radius) * 0.55
 
 
 def _lobes(x: Field, y: Field, radius: float) -> Field:
@@ -220,58 +240,42 @@ def _lobes(x: Field, y: Field, radius: float) -> Field:
     return np.minimum.reduce([np.hypot(x - cx * radius, y - cy * radius) - r * radius for cx, cy, r in circles])
 
 
-# Surface patterns: 0 where the colour is plain to 1 where it is darkest, at the same coordinates.
+CATEGORIES: dict[str, Shape] = {
+    "flag": _joined(_moved(_waving, 0.1, -0.45), _moved(_rectangle(0.12, 1.0), -0.8, 0.0)),  # and its pole
+    "ladybird": _joined(_moved(_ellipse(0.75, 0.6), 0.2, 0.0), _moved(_ellipse(0.34, 0.34), -0.65, 0.0)),  # and its head
+    "board": _rectangle(0.8, 0.8),
+    "wall": _rectangle(1.05, 0.38),
+    "target": _ellipse(0.9, 0.9),
+    "fence": _pickets,
+    "kite": _diamond,
+    "cloud": _lobes,
+}
+
+
+# Surface patterns: 0 where the colour is plain to 1 where it is darkest, at the same coordinates. One patch shows a period.
 PERIOD = 8.0
 
 
-def _wave(phase: Field) -> Field:
-    """Stripes with soft borders, one a unit of phase."""
-    return np.clip(0.5 + 1.6 * np.sin(2 * np.pi * phase), 0, 1)
+def _stripes(x: Field, y: Field) -> Field:
+    return np.clip(0.5 + 1.6 * np.sin(y * (2 * np.pi / PERIOD)), 0, 1)
 
 
-def _stripes(x: Field, y: Field, radius: float) -> Field:
-    return _wave((y - 0.13 * radius * np.sin(x * (3.4 / radius))) / PERIOD)
-
-
-def _dots(x: Field, y: Field, radius: float) -> Field:
+def _dots(x: Field, y: Field) -> Field:
     row = np.floor(y / PERIOD)
     return np.clip(3.1 - np.hypot((x + row % 2 * PERIOD / 2) % PERIOD - PERIOD / 2, y % PERIOD - PERIOD / 2), 0, 1)
 
 
-def _chequers(x: Field, y: Field, radius: float) -> Field:
+def _chequers(x: Field, y: Field) -> Field:
     return np.clip(0.5 + 2.5 * np.sin(np.pi * x / 4.5) * np.sin(np.pi * y / 4.5), 0, 1)
 
 
-def _bricks(x: Field, y: Field, radius: float) -> Field:
-    row = np.floor(y / 6)
-    across = np.abs(y % 6 - 3)
-    along = np.abs((x + row % 2 * 5.5) % 11 - 5.5)
-    return np.clip(np.maximum(across - 1.9, along - 4.4), 0, 1)
-
-
-def _rings(x: Field, y: Field, radius: float) -> Field:
-    return _wave(np.hypot(x, y) / PERIOD)
-
-
-def _bars(x: Field, y: Field, radius: float) -> Field:
-    return _wave(x / PERIOD + 0.25)
-
-
-def _hatching(x: Field, y: Field, radius: float) -> Field:
-    return _wave((x + y) / (np.sqrt(2) * 7.0))
-
-
-def _plain(x: Field, y: Field, radius: float) -> Field:
+def _plain(x: Field, y: Field) -> Field:
     return np.zeros_like(x)
 
 
-CATEGORIES: dict[str, tuple[Shape, Shape]] = {
-    "flag": (_waving, _stripes),
-    "ladybird": (_ellipse(1.0, 0.74), _dots),
-    "board": (_rectangle(0.8, 0.8), _chequers),
-    "wall": (_rectangle(1.0, 0.6), _bricks),
-    "target": (_ellipse(0.95, 0.95), _rings),
-    "fence": (_pickets, _bars),
-    "kite": (_diamond, _hatching),
-    "cloud": (_lobes, _plain),
+PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
+    "plain": _plain,
+    "striped": _stripes,
+    "dotted": _dots,
+    "chequered": _chequers,
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg.data.mini.phrasecut import SIDE
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, SIZES, Kind, draw_scene
+from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, SIZES, Kind, draw_scene
 from clipseg.data.sample import Sample
 from clipseg.errors import ClipSegError
 from clipseg.image_io import SUFFIXES, read_image
@@ -150,5 +150,9 @@ def single_objects(*, seed: int = 0) -> ImagesByClass:
 
 def _draw(seed: int, item: int) -> Tensor:
     rng = np.random.default_rng([seed, item])
-    kind = Kind(list(CATEGORIES)[item % len(CATEGORIES)], str(rng.choice(list(COLOURS))), str(rng.choice(list(SIZES))))
+    category, chosen = (
+        list(CATEGORIES)[item % len(CATEGORIES)],
+        (rng.choice(list(words)) for words in (COLOURS, SIZES, PATTERNS)),
+    )
+    kind = Kind(category, *map(str, chosen))
     return torch.from_numpy(draw_scene(rng, [kind], side=SIDE).image.transpose(2, 0, 1).copy())

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.data.mini.phrasecut import SPLITS, draw_image
-from clipseg.data.mini.phrases import Description, Phrase
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, RELATIONS, SIZES, Scene
+from clipseg.data.mini.phrases import EXTREMES, Description, Phrase
+from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, RELATIONS, SIZES, Scene
 from clipseg.studies.laboratory.statements import Statement, Statements
+
+ADJECTIVES: tuple[Mapping[str, Any], ...] = (COLOURS, SIZES, PATTERNS, EXTREMES)  # in the order that `Description` takes them
 
 
 @lru_cache(maxsize=4)
@@ -26,8 +28,7 @@ def scene_of(image: str) -> Scene:
 
 def _description(words: str) -> Description:
     *attributes, category = words.split()
-    colour, size = (next((word for word in attributes if word in known), None) for known in (COLOURS, SIZES))
-    return Description(category, colour, size)
+    return Description(category, *(next((word for word in attributes if word in known), None) for known in ADJECTIVES))
 
 
 def truth(image: str, statement: Statement) -> NDArray[np.bool_]:
@@ -61,7 +62,7 @@ class DrawnStatements(Statements):
 
 def _exchanged(before: Statement) -> Iterator[tuple[str, Statement]]:
     for place, word in enumerate(before.attributes):
-        for other in COLOURS if word in COLOURS else SIZES:
+        for other in next(known for known in ADJECTIVES if word in known):
             if other != word:
                 attributes = (*before.attributes[:place], other, *before.attributes[place + 1 :])
                 yield "attribute", before.changed(attributes=attributes)
