@@ -137,7 +137,7 @@ def test_phrases_of_an_image_share_its_backbone_pass(phrasecut_root):
     data = PhraseCut(root, ReaderOptions(training=True, phrases_per_image=4), split="train")
     model = small_model()
     passes = []
-    model.backbone.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    model.backbone.clip.visual.ln_pre.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     batch = collate([data[0, 0], data[0, 1]])
     logits, masks = forward(model, batch, Conditioner(PromptSettings()))
     assert passes == [2]

@@ -52,7 +52,7 @@ def test_drawn_scenes_from_the_entry_on(probe, seeing_model, monkeypatch, tmp_pa
     data = single_objects(seed=3)
     assert figures["accuracy@48"] == pytest.approx(slow_accuracy(seeing_model, data, 48), abs=1 / 16 + 1e-9)
     assert figures["accuracy@176"] > 0.4, "by chance an eighth"
-    assert figures["accuracy@176_low"] < figures["accuracy@176"] < figures["accuracy@176_high"]
+    assert figures["accuracy@176_low"] <= figures["accuracy@176"] <= figures["accuracy@176_high"]
     assert figures["samples"] == 16
     assert "176x176" in printed
     assert "<svg" in Path("out/report.html").read_text()
