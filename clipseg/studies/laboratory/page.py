@@ -36,7 +36,7 @@ def finish(folder: Path, results: WordResults, examples: Sequence[Shown], *, abo
         [line.kind for line in lines],
         [100 * line.figures[main][0] for line in lines],
         [(100 * low, 100 * high) for low, high in ends],
-        label=f"{results.FIGURES[main]}, percent",
+        label="percent",
     )
     write_page(
         folder / "report.html",
