@@ -7,7 +7,8 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from clipseg import ClipSegError, classify, create_model
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, Kind, draw_scene
+from clipseg.data.mini.scenes import COLOURS, Kind, draw_scene
+from clipseg.data.mini.shapes import CATEGORIES
 from clipseg.network.backbone import CLIPBackbone
 from clipseg.network.preprocess import MEAN, STD
 from clipseg.prompts.text import TEMPLATES

@@ -2,8 +2,8 @@
 
 It stands in for CLIP where CLIP's weights cannot be had: same class, same read-outs after blocks 3, 7 and 9 of 12, same patch
 size. It has seen nothing but synthetic scenes (`python -m clipseg.tools.train_mini_clip` trains it) and knows 8 kinds of
-things, 8 colours, 4 patterns and 3 sizes; it tells other words apart, without knowing what they mean. It is no substitute for
-CLIP.
+things, 8 colours, 4 patterns, 3 sizes and 4 relations; it tells other words apart, without knowing what they mean. It is no
+substitute for CLIP.
 """
 
 import json
@@ -55,7 +55,12 @@ def load_mini_clip(
     if pretrained:
         weights = _read_weights(path or MINI_CLIP_PATH, model.state_dict())
         model.load_state_dict(weights, strict=True)
-    return model.eval(), SimpleTokenizer(context_length=TEXT_CONFIG["context_length"])
+    return model.eval(), create_tokenizer()
+
+
+def create_tokenizer() -> Callable[[list[str]], Tensor]:
+    """The bundled CLIP's tokenizer: N texts -> int64 `[N, 32]`, longer texts cut."""
+    return SimpleTokenizer(context_length=TEXT_CONFIG["context_length"])
 
 
 def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

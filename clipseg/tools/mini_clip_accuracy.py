@@ -7,8 +7,9 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, RELATIONS, SIZES, Kind, Scene, draw_scene, relation
-from clipseg.network.mini_clip import load_mini_clip
+from clipseg.data.mini.scenes import COLOURS, RELATIONS, SIZES, Kind, Scene, draw_scene, relation
+from clipseg.data.mini.shapes import CATEGORIES, PATTERNS
+from clipseg.network.mini_clip import create_tokenizer
 from clipseg.network.preprocess import normalise
 from clipseg.prompts.text import TEMPLATES
 
@@ -31,10 +32,11 @@ def zero_shot_accuracy(model: CLIP, *, count: int = 640, seed: int = 1_000_003) 
         and the 4 patterns of the category ("pattern"); and on two things between a relation and the same turned round
         ("relation").
     """
-    _, tokenizer = load_mini_clip(pretrained=False)
+    tokenizer = create_tokenizer()
+    device = model.logit_scale.device
 
     def read(texts: Sequence[str]) -> Tensor:
-        return model.encode_text(tokenizer([TEMPLATE.format(text) for text in texts]), normalize=True)
+        return model.encode_text(tokenizer([TEMPLATE.format(text) for text in texts]).to(device), normalize=True).cpu()
 
     kinds = [_kind(i) for i in range(count)]
     seen = torch.cat([_embed(model, kinds[i : i + 64], seed + i) for i in range(0, count, 64)])
@@ -63,7 +65,12 @@ def _kind(item: int) -> Kind:
 def _embed(model: CLIP, kinds: Sequence[Kind], seed: int) -> Tensor:
     """Embeddings `[B, E]` of drawings of single things."""
     scenes = [draw_scene(np.random.default_rng([seed, i]), [kind], side=SIDE) for i, kind in enumerate(kinds)]
-    return model.encode_image(normalise(torch.stack(list(map(scene_pixels, scenes))).float() / 255), normalize=True)
+    return _see(model, list(map(scene_pixels, scenes)))
+
+
+def _see(model: CLIP, images: Sequence[Tensor]) -> Tensor:
+    pixels = torch.stack(list(images)).to(model.logit_scale.device)
+    return model.encode_image(normalise(pixels.float() / 255), normalize=True).cpu()
 
 
 def _relations_told(model: CLIP, read: Callable[[Sequence[str]], Tensor], *, count: int, seed: int) -> Tensor:
@@ -84,6 +91,6 @@ def _relations_told(model: CLIP, read: Callable[[Sequence[str]], Tensor], *, cou
             images.append(scene_pixels(scene))
             both = (word, RELATIONS[RELATIONS.index(word) ^ 1])
             texts += [f"{kinds[0].colour} {names[0]} {each} a {kinds[1].colour} {names[1]}" for each in both]
-    seen = model.encode_image(normalise(torch.stack(images).float() / 255), normalize=True)
+    seen = _see(model, images)
     right, wrong = ((seen * part).sum(1) for part in read(texts).unflatten(0, (-1, 2)).unbind(1))
     return right > wrong

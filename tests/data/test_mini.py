@@ -1,4 +1,4 @@
-"""The embedded default: scenes, phrases, the data set on disk, and the small CLIP that fits it."""
+"""The embedded default: scenes, phrases, and the data set on disk."""
 
 import itertools
 import json
@@ -6,32 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
-from safetensors import safe_open
 from scipy import ndimage
 
 from clipseg.data.mini import phrasecut as mini
 from clipseg.data.mini.phrasecut import HELD_OUT, HELD_OUT_RELATIONS, SPLITS, draw_image, materialize, trace_outline
-from clipseg.data.mini.phrases import Description, Phrase
+from clipseg.data.mini.phrases import PHRASES, Description, Phrase
 from clipseg.data.mini.scenes import (
-    CATEGORIES,
     COLOURS,
     MIN_VISIBLE,
-    PATTERNS,
     RELATIONS,
     SIZES,
     Kind,
     Scene,
     SceneObject,
+    bounding_box,
     draw_scene,
     relation,
 )
+from clipseg.data.mini.shapes import CATEGORIES, PARTS, PATTERNS
 from clipseg.data.phrasecut import PhraseCut
 from clipseg.errors import ClipSegError
-from clipseg.network.mini_clip import MINI_CLIP_PATH, load_mini_clip, save_mini_clip
-from clipseg.tools.mini_clip_accuracy import zero_shot_accuracy
-from clipseg.tools.train_mini_clip import Drawings, _encode_text, contrastive_loss, naming_loss, pretrain, truth, vocabulary
 
 pytestmark = pytest.mark.slow
 
@@ -173,12 +168,53 @@ def test_what_is_extreme_is_so_by_far_among_its_like():
     def matched(description):
         return [index for index, thing in enumerate(things) if description.fits(thing, scene)]
 
-    assert matched(Description("flag", extreme="leftmost")) == [0]
-    assert matched(Description("flag", extreme="rightmost")) == []  # 10 pixels ahead of the next
-    assert matched(Description("flag", "blue", extreme="topmost")) == [1]
-    assert matched(Description("flag", extreme="lowest")) == [2]
-    assert matched(Description("board", extreme="leftmost")) == []  # one alone is no extreme
+    assert matched(Description("flag", rank="leftmost")) == [0]
+    assert matched(Description("flag", rank="rightmost")) == []  # 10 pixels ahead of the next
+    assert matched(Description("flag", rank="second leftmost")) == []
+    assert matched(Description("flag", rank="second topmost")) == []
+    assert matched(Description("flag", "blue", rank="second topmost")) == [2]
+    assert matched(Description("flag", "red", rank="second topmost")) == []  # alone
+    assert matched(Description("flag", "blue", rank="topmost")) == [1]
+    assert matched(Description("flag", rank="lowest")) == [2]
+    assert matched(Description("board", rank="leftmost")) == []  # one alone is no extreme
     assert matched(Description("flag", pattern="striped")) == [1]
+
+
+def test_the_other_is_what_does_not_fit():
+    things = (
+        thing_at(10, 10, Kind("flag", "red", "small")),
+        thing_at(30, 60, Kind("flag", "blue", "small")),
+        thing_at(60, 60, Kind("flag", "green", "small")),
+        thing_at(80, 10, Kind("kite", "blue", "small")),
+    )
+    scene = Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
+
+    def matched(phrase):
+        return [index for index, thing in enumerate(things) if phrase.matches(thing, scene)]
+
+    other = Phrase(Description("flag"), "other than", Description("flag", "red"))
+    assert other.text == "flag other than a red flag"
+    assert (other.sort, other.type) == ("other or part", "relation")
+    assert matched(other) == [1, 2]
+    assert matched(Phrase(Description("flag"), "other than", Description("flag", "pink"))) == []  # there is none
+    assert [mask is thing.mask for mask, thing in zip(other.masks(scene), things[1:3], strict=True)] == [True, True]
+
+
+def test_parts_lie_in_their_things():
+    for category, (name, _) in PARTS.items():
+        scene = draw_scene(np.random.default_rng(3), [Kind(category, "red", "large"), Kind("kite", "blue", "small")])
+        thing = next(thing for thing in scene.objects if thing.kind.category == category)
+        assert thing.part is not None
+        assert bool((thing.mask | ~thing.part).all())
+        assert 0.05 < thing.part.sum() / thing.mask.sum() < 0.4
+        left = np.flatnonzero(thing.part.any(axis=0)).mean()
+        assert left < np.flatnonzero(thing.mask.any(axis=0)).mean()  # both are drawn on the left
+        phrase = Phrase(Description(name), "of", Description(category, "red"))
+        assert phrase.text == f"{name} of a red {category}"
+        assert [mask is thing.part for mask in phrase.masks(scene)] == [True]
+        assert Phrase(Description(name), "of", Description(category, "blue")).masks(scene) == []
+        assert Phrase(Description("head"), "of", Description("kite")).masks(scene) == []
+    assert all(thing.part is None for thing in scene.objects if thing.kind.category == "kite")
 
 
 def test_how_phrases_read_and_are_typed():
@@ -202,6 +238,8 @@ def test_every_split_has_phrases_of_its_types():
     phrases = [phrase for index in range(20) for phrase in draw_image("test", index)[1]]
     assert 4 <= len(phrases) / 20 <= 6
     assert {phrase.type for phrase in phrases} == {"name", "attribute", "relation", "verbose"}
+    assert {phrase.sort for phrase in phrases} == set(PHRASES)
+    assert {phrase.relation for phrase in phrases} == {None, "of", "other than", *RELATIONS}
 
 
 def test_held_out_pairs_are_a_permutation():
@@ -274,7 +312,7 @@ def test_the_official_layout(small_root):
 
 
 def test_a_task_holds_all_that_match(small_root):
-    first_id = 1
+    first_id, first_annotation = 1, 1
     for split, count in FEW.items():
         tasks = json.loads((small_root / f"refer_{split}.json").read_text())
         for index in range(count):
@@ -282,13 +320,20 @@ def test_a_task_holds_all_that_match(small_root):
             mine = [task for task in tasks if task["image_id"] == first_id + index]
             assert [task["phrase"] for task in mine] == [phrase.text for phrase in phrases]
             for task, phrase in zip(mine, phrases, strict=True):
-                matching = [thing for thing in scene.objects if phrase.matches(thing, scene)]
-                target = np.logical_or.reduce([thing.mask for thing in matching])
+                masks = phrase.masks(scene)
+                target = np.logical_or.reduce(masks)
                 found = fill([polygon for instance in task["Polygons"] for polygon in instance])
                 assert (found & target).sum() / (found | target).sum() >= 0.97
-                assert len(task["ann_ids"]) == len(task["instance_boxes"]) == len(matching)
+                whose = {annotation - first_annotation for annotation in task["ann_ids"]}
+                count_of = len(scene.objects)
+                assert {number % count_of for number in whose} == {
+                    number for number, thing in enumerate(scene.objects) if phrase.matches(thing, scene)
+                }
+                assert all((number >= count_of) == (phrase.relation == "of") for number in whose)
+                assert len(task["ann_ids"]) == len(task["instance_boxes"]) == len(masks)
                 x, y, width, height = task["instance_boxes"][0]
-                assert (x, y, x + width - 1, y + height - 1) == matching[0].box
+                assert (x, y, x + width - 1, y + height - 1) == bounding_box(masks[0])
+            first_annotation += 2 * len(scene.objects)
         first_id += count
 
 
@@ -354,142 +399,3 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, monkeypatch):
     with pytest.raises(ClipSegError, match="empty folder"):
         materialize(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
-
-
-# The CLIP
-
-
-def test_captions_are_true_of_their_own_drawing_but_for_those_with_a_wrong_word():
-    drawings = Drawings(0, count=40)
-    images, captions, claims, facts, _ = zip(*(drawings[index] for index in range(40)), strict=True)
-    is_true = truth(torch.cat(claims), torch.stack(facts))
-    own = is_true.unflatten(0, (40, -1))[torch.arange(40), :, torch.arange(40)]
-    assert bool(own[:, ::2].all())
-    assert not bool(own[:, 1::2].any())
-    for claim, wrong in zip(torch.cat(claims)[::2], torch.cat(claims)[1::2], strict=True):
-        assert int((claim != wrong).sum()) == 1
-    texts = [text for each in captions for text in each]
-    assert any(" left of a " in text for text in texts)
-    assert any("striped" in text for text in texts)
-    assert all(one != other for one, other in zip(texts[::2], texts[1::2], strict=True))
-    assert all(image.shape == (3, 112, 112) and image.dtype == torch.uint8 for image in images)
-    again = drawings[7]
-    assert torch.equal(again[0], images[7])
-    assert again[1] == captions[7]
-
-
-def test_truth_counts_what_is_said_only():
-    facts = torch.tensor([[0, 1, 2], [0, 3, 2]])
-    claims = torch.tensor([[0, -1, 2], [0, 3, -1]])
-    assert truth(claims, facts).tolist() == [[True, True], [False, True]]
-
-
-def test_contrastive_loss_with_one_truth_each_is_clips():
-    embeddings = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    texts = embeddings.flip(1)
-    loss = contrastive_loss(embeddings, texts, scale=torch.tensor(5.0), is_true=torch.eye(6, dtype=torch.bool))
-    logits, labels = 5.0 * embeddings @ texts.T, torch.arange(6)
-    expected = (torch.nn.functional.cross_entropy(logits, labels) + torch.nn.functional.cross_entropy(logits.T, labels)) / 2
-    assert torch.allclose(loss, expected)
-
-
-def test_a_caption_that_is_true_of_no_image_is_only_to_be_told_from():
-    embeddings = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    texts, scale = embeddings.flip(1), torch.tensor(5.0)
-    is_true = torch.eye(6, dtype=torch.bool)[:, :4]
-    logits, labels = scale * texts @ embeddings[:4].T, torch.arange(4)
-    cross_entropy = torch.nn.functional.cross_entropy
-    expected = (cross_entropy(logits[:4], labels) + cross_entropy(logits.T, labels)) / 2
-    assert torch.allclose(contrastive_loss(embeddings[:4], texts, scale=scale, is_true=is_true), expected)
-
-
-def test_patches_learn_the_words_of_what_covers_them():
-    image, _, _, facts, patches = Drawings(0, count=9)[3]
-    assert image.shape == (3, 112, 112)
-    known = facts[:-1].view(3, 4).tolist()
-    assert {tuple(words) for words in patches.tolist()} <= {tuple(words) for words in known} | {(-2, -2, -2, -2)}
-    right = torch.full((1, 49, 8 + 8 + 3 + 4 + 1), -20.0)
-    for place, words in enumerate(patches.tolist()):
-        if words[0] >= 0:
-            right[0, place, [*(start + word for start, word in zip((0, 8, 16, 19), words, strict=True)), 23]] = 20.0
-    assert naming_loss(right, patches[None]) < 1e-6
-    assert naming_loss(-right, patches[None]) > 20
-
-
-def test_shorter_texts_are_read_as_the_tower_reads_them():
-    model, tokenizer = load_mini_clip(pretrained=False)
-    tokens = tokenizer(["a photo of a red flag.", "kite"])
-    torch.testing.assert_close(_encode_text(model, tokens[:, :9]), model.encode_text(tokens), rtol=1e-5, atol=1e-6)
-
-
-def test_the_shipped_clip_is_small_and_knows_its_words():
-    assert MINI_CLIP_PATH.stat().st_size <= 6_000_000
-    model, tokenizer = load_mini_clip()
-    assert len(model.visual.transformer.resblocks) == 12
-    known = set(vocabulary())
-    texts = [phrase.text for index in range(20) for phrase in draw_image("train", index)[1]]
-    assert set(tokenizer(texts).flatten().tolist()) <= known
-    rows = model.token_embedding.weight.detach()
-    assert bool((rows.norm(dim=1) > 0).all())
-    with safe_open(str(MINI_CLIP_PATH), framework="pt") as file:
-        assert set(file.get_tensor("token_ids").tolist()) <= known
-
-
-def test_words_it_was_never_taught_are_told_apart_the_same_way_each_time():
-    (model, tokenizer), (again, _) = load_mini_clip(), load_mini_clip()
-    person, dog = model.encode_text(tokenizer(["person", "dog"]))
-    assert not torch.allclose(person, dog, atol=0.1)
-    assert torch.equal(model.token_embedding.weight, again.token_embedding.weight)
-
-
-def test_the_shipped_clip_names_what_it_sees():
-    model, _ = load_mini_clip()
-    accuracy = zero_shot_accuracy(model, count=192, seed=77)
-    assert accuracy["pair"] >= 0.95
-    assert accuracy["category"] >= 0.95
-    assert accuracy["pattern"] >= 0.95
-    assert 0 <= accuracy["relation"] <= 1
-
-
-def test_random_weights_leave_the_global_state_alone():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    first, _ = load_mini_clip(pretrained=False, seed=4)
-    assert torch.equal(torch.rand(3), expected)
-    second, _ = load_mini_clip(pretrained=False, seed=4)
-    other, _ = load_mini_clip(pretrained=False, seed=5)
-    assert torch.equal(first.visual.proj, second.visual.proj)
-    assert not torch.equal(first.visual.proj, other.visual.proj)
-
-
-def test_weights_survive_the_file(tmp_path):
-    model, tokenizer = load_mini_clip(pretrained=False, seed=2)
-    save_mini_clip(model, tmp_path / "clip.safetensors", token_ids=vocabulary(), metadata={"seed": 2})
-    loaded, _ = load_mini_clip(tmp_path / "clip.safetensors")
-    with torch.no_grad():
-        texts = tokenizer(["a photo of a red flag."])
-        assert torch.allclose(loaded.encode_text(texts), model.encode_text(texts), atol=2e-3)
-        image = torch.rand(1, 3, 112, 112)
-        assert torch.allclose(loaded.encode_image(image), model.encode_image(image), atol=1e-2)
-
-
-def test_other_files_are_refused_in_one_line(tmp_path):
-    with pytest.raises(ClipSegError, match="no such file"):
-        load_mini_clip(tmp_path / "none")
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
-    with pytest.raises(ClipSegError, match="damaged"):
-        load_mini_clip(broken)
-    model, _ = load_mini_clip(pretrained=False)
-    del model.ln_final
-    save_mini_clip(model, tmp_path / "less.safetensors", token_ids=vocabulary(), metadata={})
-    with pytest.raises(ClipSegError, match=r"2 tensors differ \(first: ln_final\.bias\)"):
-        load_mini_clip(tmp_path / "less.safetensors")
-
-
-def test_pretraining_runs_and_repeats(tmp_path, monkeypatch):
-    monkeypatch.setattr("clipseg.tools.train_mini_clip.zero_shot_accuracy", lambda model: {"pair": 0.0})
-    for name in ("first", "second"):
-        assert pretrain(tmp_path / name, steps=2, batch_size=4) == {"pair": 0.0}
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

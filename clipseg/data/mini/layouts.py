@@ -20,7 +20,8 @@ from clipseg.data import classes
 from clipseg.data.classes import COCO_CLASSES, LVIS_PROMPTS, PASCAL_CLASSES
 from clipseg.data.mini import phrases as phrase_rules
 from clipseg.data.mini.phrasecut import JPEG_QUALITY, SEED, SIDE, cache_folder, draw_image, trace_outline, write_once
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, Kind, draw_scene
+from clipseg.data.mini.scenes import COLOURS, Kind, draw_scene
+from clipseg.data.mini.shapes import CATEGORIES, PATTERNS
 
 # Split -> images. Where a class is asked for by example there are two to each class: one to ask about, one to show it by.
 PASCAL_SPLITS = {"train": 20, "val": 40}
@@ -264,7 +265,7 @@ def _write_folder(root: Path) -> None:
             _save_photo(root / "photos" / f"{split}_{index}.jpg", scene.image)
             for number, phrase in enumerate(phrases):
                 line: dict[str, Any] = {"image": f"photos/{split}_{index}.jpg", "phrase": phrase.text}
-                masks = [thing.mask for thing in scene.objects if phrase.matches(thing, scene)]
+                masks = phrase.masks(scene)
                 if number % 2:
                     line["polygons"] = [trace_outline(mask) for mask in masks]
                 else:

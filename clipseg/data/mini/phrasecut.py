@@ -23,8 +23,10 @@ from PIL import Image
 from clipseg.data.layout import find_layouts
 from clipseg.data.mini import phrases as phrase_rules
 from clipseg.data.mini import scenes as scene_rules
+from clipseg.data.mini import shapes
 from clipseg.data.mini.phrases import Phrase, choose_phrases
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, RELATIONS, SIZES, Kind, Scene, draw_scene
+from clipseg.data.mini.scenes import COLOURS, RELATIONS, SIZES, Kind, Scene, bounding_box, draw_scene
+from clipseg.data.mini.shapes import CATEGORIES, PATTERNS
 from clipseg.errors import ClipSegError
 from clipseg.files import read_text, user_cache
 
@@ -70,7 +72,7 @@ def cache_folder(name: str, *sources: str) -> Path:
         name: of the data.
         sources: files with code that decides what is drawn, besides this one and that of the scenes.
     """
-    paths = map(Path, (__file__, scene_rules.__file__, *sources))
+    paths = map(Path, (__file__, scene_rules.__file__, shapes.__file__, *sources))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:10]
     return user_cache() / f"{name}-{version}"
 
@@ -135,7 +137,7 @@ def _write(root: Path) -> None:
             Image.fromarray(scene.image).save(root / "images" / f"{image_id}.jpg", quality=JPEG_QUALITY)
             images.append({"image_id": image_id, "width": SIDE, "height": SIDE, "split": split, "url": ""})
             tasks += _records(scene, phrases, image_id=image_id, first_annotation=first_annotation)
-            first_annotation += len(scene.objects)
+            first_annotation += 2 * len(scene.objects)
             for phrase in phrases:
                 counts["cat"][phrase.subject.category] += 1
                 counts["att"].update(phrase.subject.attributes)
@@ -164,18 +166,18 @@ def _without_truth(task: dict[str, Any]) -> dict[str, Any]:
 
 def _records(scene: Scene, phrases: list[Phrase], *, image_id: int, first_annotation: int) -> list[dict[str, Any]]:
     """The entries of `refer_<split>.json` for one image."""
-    outlines = [trace_outline(thing.mask) for thing in scene.objects]
-    boxes = [[x0, y0, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in (thing.box for thing in scene.objects)]
+    masks = [thing.mask for thing in scene.objects] + [thing.part for thing in scene.objects]
+    numbers = {id(mask): first_annotation + index for index, mask in enumerate(masks)}
     records = []
     for number, phrase in enumerate(phrases):
-        matches = [index for index, thing in enumerate(scene.objects) if phrase.matches(thing, scene)]
+        matches = phrase.masks(scene)
         records.append(
             {
                 "task_id": f"{image_id}__{number}",
                 "image_id": image_id,
-                "ann_ids": [first_annotation + index for index in matches],
-                "instance_boxes": [boxes[index] for index in matches],
-                "Polygons": [[outlines[index]] for index in matches],
+                "ann_ids": [numbers[id(mask)] for mask in matches],
+                "instance_boxes": [[x0, y0, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in map(bounding_box, matches)],
+                "Polygons": [[trace_outline(mask)] for mask in matches],
                 "phrase": phrase.text,
                 "phrase_structure": phrase.structure(image_id * 10 + number),
             }

@@ -5,16 +5,16 @@ colour, are independent of it, and one patch shows them. Specks of all colours l
 generator and the kinds asked for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Field = NDArray[np.floating[Any]]
+from clipseg.data.mini.shapes import CATEGORIES, PARTS, PATTERNS, Field
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 38, 42),
@@ -53,11 +53,13 @@ class SceneObject:
         kind: its category, colour, size and pattern.
         mask: bool `[H, W]`, what is visible of it: in one piece, without holes, at least `MIN_VISIBLE` of the whole.
         box: the visible part's bounding box (x0, y0, x1, y1) in pixels, both ends inside.
+        part: bool `[H, W]`, what is visible of the part in `PARTS`, on the same terms as `mask`; None where too little is.
     """
 
     kind: Kind
     mask: NDArray[np.bool_]
     box: tuple[int, int, int, int]
+    part: NDArray[np.bool_] | None = None
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -101,8 +103,9 @@ def draw_scene(rng: np.random.Generator, kinds: Sequence[Kind], *, side: int = 1
     owner = np.full((side, side), -1, dtype=np.int8)
     areas: list[int] = []
     drawn: list[Kind] = []
+    parts: list[NDArray[np.bool_] | None] = []
     for kind in kinds:
-        colours, coverage = _draw_object(rng, kind)
+        colours, coverage, is_part = _draw_object(rng, kind)
         shape = _main_piece(coverage >= 0.5)
         height, width = shape.shape
         for _ in range(PLACEMENT_TRIALS):
@@ -113,14 +116,40 @@ def draw_scene(rng: np.random.Generator, kinds: Sequence[Kind], *, side: int = 1
                 image[place] += coverage[..., None] * (colours - image[place])
                 areas.append(int(shape.sum()))
                 drawn.append(kind)
+                parts.append(_placed(shape & is_part, place, side) if is_part is not None else None)
                 break
     noise = rng.standard_normal((side, side, 1), dtype=np.float32) * np.float32(rng.uniform(1.0, 5.0))
     pixels = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     masks = [owner == index for index in range(len(drawn))]
-    return Scene(pixels, tuple(SceneObject(kind, mask, _bounding_box(mask)) for kind, mask in zip(drawn, masks, strict=True)))
+    things = (
+        SceneObject(kind, mask, bounding_box(mask), _visible_part(mask, part))
+        for kind, mask, part in zip(drawn, masks, parts, strict=True)
+    )
+    return Scene(pixels, tuple(things))
 
 
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _placed(shape: NDArray[np.bool_], place: tuple[slice, slice], side: int) -> NDArray[np.bool_]:
+    mask = np.zeros((side, side), dtype=bool)
+    mask[place] = shape
+    return mask
+
+
+def _visible_part(mask: NDArray[np.bool_], part: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """What of a part is visible, if that is enough of it, in one piece and without holes."""
+    if part is None or (part & mask).sum() < MIN_VISIBLE * part.sum() or not _is_whole(part & mask):
+        return None
+    return part & mask
+
+
+def _is_whole(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask is in one piece, without holes."""
+    x0, y0, x1, y1 = bounding_box(mask)
+    around = np.pad(mask[y0 : y1 + 1, x0 : x1 + 1], 1)
+    return bool(ndimage.label(around)[1] == 1 and ndimage.label(~around)[1] == 1)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The box (x0, y0, x1, y1) of a mask that is not empty, both ends inside."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
@@ -140,11 +169,7 @@ def _keeps_others_visible(
             continue
         visible = owner == index
         visible[place] &= ~shape
-        if visible.sum() < MIN_VISIBLE * areas[index]:
-            return False
-        x0, y0, x1, y1 = _bounding_box(visible)
-        part = np.pad(visible[y0 : y1 + 1, x0 : x1 + 1], 1)
-        if ndimage.label(part)[1] != 1 or ndimage.label(~part)[1] != 1:
+        if visible.sum() < MIN_VISIBLE * areas[index] or not _is_whole(visible):
             return False
     return True
 
@@ -182,8 +207,9 @@ def _smooth_noise(rng: np.random.Generator, side: int, *, cells: int) -> Field:
     return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field]:
-    """Draw one thing alone: its colours float32 [h, w, 3] and its antialiased coverage float32 [h, w] in [0, 1]."""
+def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field, NDArray[np.bool_] | None]:
+    """Draw one thing alone: its colours float32 [h, w, 3], its antialiased coverage float32 [h, w] in [0, 1], and which pixels
+    are its part's, bool [h, w], or None."""
     outline, pattern = CATEGORIES[kind.category], PATTERNS[kind.pattern]
     radius = SIZES[kind.size] / 2 * rng.uniform(0.92, 1.08)
     angle = rng.uniform(-0.16, 0.16)
@@ -192,90 +218,12 @@ def _draw_object(rng: np.random.Generator, kind: Kind) -> tuple[Field, Field]:
     u = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
     v = (np.cos(angle) * y - np.sin(angle) * x).astype(np.float32)
     depth = -outline(u, v, radius)
-    x0, y0, x1, y1 = _bounding_box(depth > -0.5)
+    x0, y0, x1, y1 = bounding_box(depth > -0.5)
     inside = (slice(y0, y1 + 1), slice(x0, x1 + 1))
     u, v, depth = u[inside], v[inside], depth[inside]
     shade = pattern(u + rng.uniform(-2, 2), v + rng.uniform(-2, 2))
     light = 1 - 0.08 * (u + v) / radius
     brightness = light * (1 - (1 - SHADE) * shade) * (1 - 0.5 * np.clip(RIM_PIXELS - depth, 0, 1))
     colour = np.clip(np.array(COLOURS[kind.colour]) + rng.uniform(-12, 12, size=3), 0, 255)
-    return (brightness[..., None] * colour).astype(np.float32), np.clip(depth + 0.5, 0, 1).astype(np.float32)
-
-
-# Outlines: the distance in pixels to the border, negative inside, at (x, y) in a frame where the thing stands upright.
-Shape = Callable[[Field, Field, float], Field]
-
-
-def _rectangle(width: float, height: float) -> Shape:
-    return lambda x, y, radius: np.maximum(np.abs(x) - width * radius, np.abs(y) - height * radius)
-
-
-def _ellipse(width: float, height: float) -> Shape:
-    return lambda x, y, radius: (np.hypot(x / width, y / height) - radius) * min(width, height)
-
-
-def _joined(*shapes: Shape) -> Shape:
-    return lambda x, y, radius: np.minimum.reduce([shape(x, y, radius) for shape in shapes])
-
-
-def _moved(shape: Shape, across: float, down: float) -> Shape:
-    return lambda x, y, radius: shape(x - across * radius, y - down * radius, radius)
-
-
-def _waving(x: Field, y: Field, radius: float) -> Field:
-    return _rectangle(0.85, 0.45)(x, y - 0.12 * radius * np.sin(x * (3.4 / radius)), radius)
-
-
-def _pickets(x: Field, y: Field, radius: float) -> Field:
-    zigzag = np.abs((x / (0.4 * radius) + 0.5) % 1 - 0.5) * 0.7 * radius
-    return np.maximum(_rectangle(1.0, 0.75)(x, y, radius), (zigzag - y - 0.75 * radius) * 0.6)
-
-
-def _diamond(x: Field, y: Field, radius: float) -> Field:
-    return (np.abs(x) / 0.65 + np.abs(y) - 1.05 * radius) * 0.55
-
-
-def _lobes(x: Field, y: Field, radius: float) -> Field:
-    circles = ((-0.55, 0.18, 0.42), (-0.18, -0.2, 0.48), (0.32, -0.12, 0.46), (0.6, 0.22, 0.38), (0.0, 0.25, 0.46))
-    return np.minimum.reduce([np.hypot(x - cx * radius, y - cy * radius) - r * radius for cx, cy, r in circles])
-
-
-CATEGORIES: dict[str, Shape] = {
-    "flag": _joined(_moved(_waving, 0.1, -0.45), _moved(_rectangle(0.12, 1.0), -0.8, 0.0)),  # and its pole
-    "ladybird": _joined(_moved(_ellipse(0.75, 0.6), 0.2, 0.0), _moved(_ellipse(0.34, 0.34), -0.65, 0.0)),  # and its head
-    "board": _rectangle(0.8, 0.8),
-    "wall": _rectangle(1.05, 0.38),
-    "target": _ellipse(0.9, 0.9),
-    "fence": _pickets,
-    "kite": _diamond,
-    "cloud": _lobes,
-}
-
-
-# Surface patterns: 0 where the colour is plain to 1 where it is darkest, at the same coordinates. One patch shows a period.
-PERIOD = 8.0
-
-
-def _stripes(x: Field, y: Field) -> Field:
-    return np.clip(0.5 + 1.6 * np.sin(y * (2 * np.pi / PERIOD)), 0, 1)
-
-
-def _dots(x: Field, y: Field) -> Field:
-    row = np.floor(y / PERIOD)
-    return np.clip(3.1 - np.hypot((x + row % 2 * PERIOD / 2) % PERIOD - PERIOD / 2, y % PERIOD - PERIOD / 2), 0, 1)
-
-
-def _chequers(x: Field, y: Field) -> Field:
-    return np.clip(0.5 + 2.5 * np.sin(np.pi * x / 4.5) * np.sin(np.pi * y / 4.5), 0, 1)
-
-
-def _plain(x: Field, y: Field) -> Field:
-    return np.zeros_like(x)
-
-
-PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
-    "plain": _plain,
-    "striped": _stripes,
-    "dotted": _dots,
-    "chequered": _chequers,
-}
+    is_part = PARTS[kind.category].outline(u, v, radius) < 0 if kind.category in PARTS else None
+    return (brightness[..., None] * colour).astype(np.float32), np.clip(depth + 0.5, 0, 1).astype(np.float32), is_part

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg.data.mini.phrasecut import SIDE
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, SIZES, Kind, draw_scene
+from clipseg.data.mini.scenes import COLOURS, SIZES, Kind, draw_scene
+from clipseg.data.mini.shapes import CATEGORIES, PATTERNS
 from clipseg.data.sample import Sample
 from clipseg.errors import ClipSegError
 from clipseg.image_io import SUFFIXES, read_image

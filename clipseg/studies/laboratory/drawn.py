@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.data.mini.phrasecut import SPLITS, draw_image
-from clipseg.data.mini.phrases import EXTREMES, Description, Phrase
-from clipseg.data.mini.scenes import CATEGORIES, COLOURS, PATTERNS, RELATIONS, SIZES, Scene
+from clipseg.data.mini.phrases import RANKS, Description, Phrase
+from clipseg.data.mini.scenes import COLOURS, RELATIONS, SIZES, Scene
+from clipseg.data.mini.shapes import CATEGORIES, PARTS, PATTERNS
 from clipseg.studies.laboratory.statements import Statement, Statements
 
-ADJECTIVES: tuple[Mapping[str, Any], ...] = (COLOURS, SIZES, PATTERNS, EXTREMES)  # in the order that `Description` takes them
+ADJECTIVES: tuple[Mapping[str, Any], ...] = (COLOURS, SIZES, PATTERNS, RANKS)  # in the order that `Description` takes them
 
 
 @lru_cache(maxsize=4)
@@ -27,8 +28,13 @@ def scene_of(image: str) -> Scene:
 
 
 def _description(words: str) -> Description:
-    *attributes, category = words.split()
-    return Description(category, *(next((word for word in attributes if word in known), None) for known in ADJECTIVES))
+    before, _, category = words.rpartition(" ")
+
+    def said(known: Mapping[str, Any]) -> str | None:
+        # The longest: "second leftmost" is not "leftmost".
+        return max((word for word in known if f" {word} " in f" {before} "), key=len, default=None)
+
+    return Description(category, *map(said, ADJECTIVES))
 
 
 def truth(image: str, statement: Statement) -> NDArray[np.bool_]:
@@ -36,8 +42,7 @@ def truth(image: str, statement: Statement) -> NDArray[np.bool_]:
     scene = scene_of(image)
     relation, reference = statement.relations[0] if statement.relations else (None, None)
     phrase = Phrase(_description(statement.subject), relation, _description(reference) if reference else None)
-    masks = [thing.mask for thing in scene.objects if phrase.matches(thing, scene)]
-    return np.logical_or.reduce([np.zeros(scene.image.shape[:2], dtype=bool), *masks])
+    return np.logical_or.reduce([np.zeros(scene.image.shape[:2], dtype=bool), *phrase.masks(scene)])
 
 
 class DrawnStatements(Statements):
@@ -45,7 +50,8 @@ class DrawnStatements(Statements):
 
     def noun_is_here(self, image: str, name: str) -> bool:
         """Whether the scene has such a thing, named or not."""
-        return any(thing.kind.category == name for thing in scene_of(image).objects)
+        kinds = {thing.kind.category for thing in scene_of(image).objects}
+        return name in kinds or any(PARTS[category].name == name for category in kinds & PARTS.keys())
 
     def is_true(self, image: str, statement: Statement) -> bool:
         """Whether the statement is true of a thing of the scene, said or not."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipseg.data.mini.scenes import CATEGORIES
+from clipseg.data.mini.shapes import CATEGORIES
 from clipseg.errors import ClipSegError
 from clipseg.studies.input_size import image_classes
 from clipseg.studies.input_size.image_classes import class_folders, single_objects
