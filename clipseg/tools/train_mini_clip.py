@@ -108,6 +108,7 @@ def pretrain(
             print(f"step {step}/{steps} loss {loss.item():.3f}", flush=True)
         if step % 100 == 0 and step > alone:
             print(measured(model), flush=True)
+    scale_residuals(model)
     accuracy = measured(model)
     metadata = {
         "embed_dim": EMBED_DIM,
@@ -118,6 +119,27 @@ def pretrain(
     }
     save_mini_clip(model, out, token_ids=vocabulary(), metadata=metadata)
     return accuracy
+
+
+@torch.no_grad()
+def scale_residuals(model: CLIP) -> None:
+    """Scale the image tower's residual stream so that tokens after the ninth block have a root mean square of 1, near CLIP's.
+
+    What the tower computes stays the same: all that reads the stream reads it through a norm. A decoder, which reads it without
+    one, starts from inputs as large as CLIP would give it.
+    """
+    visual, seen = model.visual, []
+    hook = visual.transformer.resblocks[8].register_forward_hook(lambda _, __, out: seen.append(out))
+    images = torch.stack([Drawings(0, count=64)[index].image for index in range(64)]).to(visual.proj.device)
+    visual(normalise(images.float() / 255))
+    hook.remove()
+    scale = seen[0].square().mean().rsqrt()
+    writers = [visual.ln_pre]
+    for block in visual.transformer.resblocks:
+        writers += [block.attn.out_proj, block.mlp.c_proj]
+    for writer in writers:
+        writer.weight.mul_(scale)
+        writer.bias.mul_(scale)
 
 
 def tokenized(drawings: Sequence[Drawing]) -> list[Tensor]:

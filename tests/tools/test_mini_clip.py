@@ -13,6 +13,7 @@ from clipseg.data.mini.phrases import Description, Phrase
 from clipseg.data.mini.scenes import RELATIONS, relation
 from clipseg.errors import ClipSegError
 from clipseg.network.mini_clip import MINI_CLIP_PATH, create_tokenizer, load_mini_clip, save_mini_clip
+from clipseg.network.preprocess import normalise
 from clipseg.tools.mini_clip_accuracy import zero_shot_accuracy
 from clipseg.tools.mini_clip_drawings import ABSENT, PATCH_WORDS, PHRASE_WORDS, Drawing, Drawings, said_words
 from clipseg.tools.train_mini_clip import (
@@ -21,6 +22,7 @@ from clipseg.tools.train_mini_clip import (
     patch_loss,
     phrase_loss,
     pretrain,
+    scale_residuals,
     tokenized,
     truth,
     vocabulary,
@@ -132,6 +134,17 @@ def test_a_batch_is_tokens_without_what_follows_the_longest():
             assert torch.equal(found, whole[:, : found.shape[1]])
             assert not bool(whole[:, found.shape[1] :].any())
         assert torch.equal(batch.claims[item], drawing.claims)
+
+
+def test_scaled_residuals_change_no_embedding():
+    model, _ = load_mini_clip(pretrained=False)
+    tokens: list[torch.Tensor] = []
+    model.visual.transformer.resblocks[8].register_forward_hook(lambda _, __, out: tokens.append(out))
+    images = normalise(torch.stack([Drawings(0, count=64)[index].image for index in range(64)]).float() / 255)
+    before = model.encode_image(images)
+    scale_residuals(model)
+    torch.testing.assert_close(model.encode_image(images), before, rtol=1e-3, atol=1e-3)
+    assert abs(tokens[-1].square().mean().sqrt() - 1) < 0.01 < abs(tokens[0].square().mean().sqrt() - 1)
 
 
 def test_shorter_texts_are_read_as_the_tower_reads_them():
