@@ -314,7 +314,7 @@ def test_the_entry_reports_after_all_jobs_and_counts_its_failure(
     monkeypatch.setattr(train, "train", lambda config: asked.append((config.experiment, config.seed, config.out)))
     status, _, error = call(train, "-m", "sweep=miniature", "experiment=ablation_d16,phrasecut_pc", "seed=0,4")
     assert asked == [
-        (name, seed, f"outputs/miniature/{name}/seed_{seed}") for name in ("ablation_d16", "phrasecut_pc") for seed in (0, 4)
+        (name, seed, f"outputs/miniature/{name}/seed_{seed}") for seed in (0, 4) for name in ("ablation_d16", "phrasecut_pc")
     ]
     assert (status, error) == (
         2,

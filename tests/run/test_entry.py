@@ -335,7 +335,7 @@ def test_a_typo_is_refused_however_it_is_spelt(call, tmp_path, arguments, named)
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("training.lr=0.1", "training.lr=0.0005, not 0.1"),
+        ("training.lr=0.1", "training.lr=0.001, not 0.1"),
         ("data.negatives=0.5", "data.negatives=0.0, not 0.5"),
         ("model.head=refined", "model.head=plain, not refined"),
         ("seed=3", "seed=0, not 3"),

@@ -179,7 +179,7 @@ def test_the_shipped_clip_names_what_it_sees():
     assert accuracy["pair"] >= 0.95
     assert accuracy["category"] >= 0.95
     assert accuracy["pattern"] >= 0.95
-    assert 0 <= accuracy["relation"] <= 1
+    assert accuracy["relation"] >= 0.9
 
 
 def test_random_weights_leave_the_global_state_alone():
