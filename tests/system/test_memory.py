@@ -67,7 +67,8 @@ def test_training_does_not_grow(model: CLIPSeg, phrasecut_root: Callable[..., Pa
             processes=Processes(),
             interruption=Interruption(""),
         )
-    (early, objects, files), (late, more_objects, more_files) = seen[1], seen[-1]
+    # Allocators have come to rest after 750 steps, whatever ran in this process before.
+    (early, objects, files), (late, more_objects, more_files) = seen[2], seen[-1]
     assert late - early < 8 * MIB, [memory // MIB for memory, *_ in seen]
     assert more_objects - objects < 300, [count for _, count, _ in seen]
     assert more_files == files, [count for *_, count in seen]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_each_cell_is_what_its_command_measures(call, worded_root) -> None:
         assert single["samples"] == found["samples"]
     html = Path("grid/report.html").read_text()
     assert html.count('class="best"') >= 2
-    assert "prompt.visual_prompt" in html
+    assert command in unescape(html)
     assert "<svg" in html
 
 
