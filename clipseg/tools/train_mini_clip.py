@@ -123,10 +123,10 @@ def pretrain(
 
 @torch.no_grad()
 def scale_residuals(model: CLIP) -> None:
-    """Scale the image tower's residual stream so that tokens after the ninth block have a root mean square of 1, near CLIP's.
+    """Scale the image tower's residual stream so that tokens after the ninth block have a root mean square of 1.
 
-    What the tower computes stays the same: all that reads the stream reads it through a norm. A decoder, which reads it without
-    one, starts from inputs as large as CLIP would give it.
+    What the tower computes stays the same: all that reads the stream reads it through a norm. A decoder reads it without one,
+    and learns slowly from inputs many times as large (docs/miniature/findings.md).
     """
     visual, seen = model.visual, []
     hook = visual.transformer.resblocks[8].register_forward_hook(lambda _, __, out: seen.append(out))
