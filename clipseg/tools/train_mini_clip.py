@@ -130,7 +130,8 @@ def scale_residuals(model: CLIP) -> None:
     """
     visual, seen = model.visual, []
     hook = visual.transformer.resblocks[8].register_forward_hook(lambda _, __, out: seen.append(out))
-    images = torch.stack([Drawings(0, count=64)[index].image for index in range(64)]).to(visual.proj.device)
+    drawings = Drawings(0, count=64)
+    images = torch.stack([drawings[index].image for index in range(64)]).to(visual.proj.device)
     visual(normalise(images.float() / 255))
     hook.remove()
     scale = seen[0].square().mean().rsqrt()

@@ -126,6 +126,20 @@ def thing_at(x: int, y: int, kind: Kind) -> SceneObject:
     return SceneObject(kind, mask, (x - 3, y - 3, x + 3, y + 3))
 
 
+def scene_of(things):
+    return Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
+
+
+def matcher(scene):
+    """A function that numbers the things of a scene of which a phrase or a description is true."""
+
+    def matched(said):
+        holds = said.fits if isinstance(said, Description) else said.matches
+        return [index for index, thing in enumerate(scene.objects) if holds(thing, scene)]
+
+    return matched
+
+
 def test_relations():
     first, right, under = (thing_at(x, y, Kind("flag", "red", "small")) for x, y in ((20, 20), (60, 30), (25, 80)))
     assert relation(first, right) == "left of"
@@ -142,11 +156,7 @@ def test_a_phrase_is_true_of_all_that_match():
         thing_at(90, 50, Kind("flag", "red", "large")),
         thing_at(50, 50, Kind("board", "red", "medium")),
     )
-    scene = Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
-
-    def matched(phrase):
-        return [index for index, thing in enumerate(things) if phrase.matches(thing, scene)]
-
+    matched = matcher(scene_of(things))
     board = Description("board")
     assert matched(Phrase(Description("flag"))) == [0, 1, 2]
     assert matched(Phrase(Description("flag", "red"))) == [0, 2]
@@ -163,11 +173,7 @@ def test_what_is_extreme_is_so_by_far_among_its_like():
         thing_at(40, 80, Kind("flag", "blue", "small")),
         thing_at(5, 50, Kind("board", "red", "medium")),
     )
-    scene = Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
-
-    def matched(description):
-        return [index for index, thing in enumerate(things) if description.fits(thing, scene)]
-
+    matched = matcher(scene_of(things))
     assert matched(Description("flag", rank="leftmost")) == [0]
     assert matched(Description("flag", rank="rightmost")) == []  # 10 pixels ahead of the next
     assert matched(Description("flag", rank="second leftmost")) == []
@@ -187,17 +193,14 @@ def test_the_other_is_what_does_not_fit():
         thing_at(60, 60, Kind("flag", "green", "small")),
         thing_at(80, 10, Kind("kite", "blue", "small")),
     )
-    scene = Scene(np.zeros((100, 100, 3), dtype=np.uint8), things)
-
-    def matched(phrase):
-        return [index for index, thing in enumerate(things) if phrase.matches(thing, scene)]
-
+    scene = scene_of(things)
+    matched = matcher(scene)
     other = Phrase(Description("flag"), "other than", Description("flag", "red"))
     assert other.text == "flag other than a red flag"
     assert (other.sort, other.type) == ("other or part", "relation")
     assert matched(other) == [1, 2]
     assert matched(Phrase(Description("flag"), "other than", Description("flag", "pink"))) == []  # there is none
-    assert [mask is thing.mask for mask, thing in zip(other.masks(scene), things[1:3], strict=True)] == [True, True]
+    assert [mask is thing.mask for mask, thing in zip(other.masks(scene).values(), things[1:3], strict=True)] == [True, True]
 
 
 def test_parts_lie_in_their_things():
@@ -211,9 +214,9 @@ def test_parts_lie_in_their_things():
         assert left < np.flatnonzero(thing.mask.any(axis=0)).mean()  # both are drawn on the left
         phrase = Phrase(Description(name), "of", Description(category, "red"))
         assert phrase.text == f"{name} of a red {category}"
-        assert [mask is thing.part for mask in phrase.masks(scene)] == [True]
-        assert Phrase(Description(name), "of", Description(category, "blue")).masks(scene) == []
-        assert Phrase(Description("head"), "of", Description("kite")).masks(scene) == []
+        assert [mask is thing.part for mask in phrase.masks(scene).values()] == [True]
+        assert Phrase(Description(name), "of", Description(category, "blue")).masks(scene) == {}
+        assert Phrase(Description("head"), "of", Description("kite")).masks(scene) == {}
     assert all(thing.part is None for thing in scene.objects if thing.kind.category == "kite")
 
 
@@ -320,7 +323,7 @@ def test_a_task_holds_all_that_match(small_root):
             mine = [task for task in tasks if task["image_id"] == first_id + index]
             assert [task["phrase"] for task in mine] == [phrase.text for phrase in phrases]
             for task, phrase in zip(mine, phrases, strict=True):
-                masks = phrase.masks(scene)
+                masks = list(phrase.masks(scene).values())
                 target = np.logical_or.reduce(masks)
                 found = fill([polygon for instance in task["Polygons"] for polygon in instance])
                 assert (found & target).sum() / (found | target).sum() >= 0.97

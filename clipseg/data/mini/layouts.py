@@ -265,7 +265,7 @@ def _write_folder(root: Path) -> None:
             _save_photo(root / "photos" / f"{split}_{index}.jpg", scene.image)
             for number, phrase in enumerate(phrases):
                 line: dict[str, Any] = {"image": f"photos/{split}_{index}.jpg", "phrase": phrase.text}
-                masks = phrase.masks(scene)
+                masks = list(phrase.masks(scene).values())
                 if number % 2:
                     line["polygons"] = [trace_outline(mask) for mask in masks]
                 else:

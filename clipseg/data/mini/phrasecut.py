@@ -166,18 +166,20 @@ def _without_truth(task: dict[str, Any]) -> dict[str, Any]:
 
 def _records(scene: Scene, phrases: list[Phrase], *, image_id: int, first_annotation: int) -> list[dict[str, Any]]:
     """The entries of `refer_<split>.json` for one image."""
-    masks = [thing.mask for thing in scene.objects] + [thing.part for thing in scene.objects]
-    numbers = {id(mask): first_annotation + index for index, mask in enumerate(masks)}
+    matches = [phrase.masks(scene) for phrase in phrases]
+    masks = {index: mask for found in matches for index, mask in found.items()}
+    outlines = {index: trace_outline(mask) for index, mask in masks.items()}
+    corners = {index: bounding_box(mask) for index, mask in masks.items()}
+    boxes = {index: [x0, y0, x1 - x0 + 1, y1 - y0 + 1] for index, (x0, y0, x1, y1) in corners.items()}
     records = []
-    for number, phrase in enumerate(phrases):
-        matches = phrase.masks(scene)
+    for number, (phrase, found) in enumerate(zip(phrases, matches, strict=True)):
         records.append(
             {
                 "task_id": f"{image_id}__{number}",
                 "image_id": image_id,
-                "ann_ids": [numbers[id(mask)] for mask in matches],
-                "instance_boxes": [[x0, y0, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in map(bounding_box, matches)],
-                "Polygons": [[trace_outline(mask)] for mask in matches],
+                "ann_ids": [first_annotation + index for index in found],
+                "instance_boxes": [boxes[index] for index in found],
+                "Polygons": [[outlines[index]] for index in found],
                 "phrase": phrase.text,
                 "phrase_structure": phrase.structure(image_id * 10 + number),
             }

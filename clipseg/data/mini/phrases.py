@@ -99,12 +99,13 @@ class Phrase:
             return bool(others) and not self.reference.fits(thing, scene)
         return any(relation(thing, other) == self.relation for other in others)
 
-    def masks(self, scene: Scene) -> list[NDArray[np.bool_]]:
-        """The masks, bool `[H, W]`, of all things or parts of which the phrase is true."""
-        things = [thing for thing in scene.objects if self.matches(thing, scene)]
+    def masks(self, scene: Scene) -> dict[int, NDArray[np.bool_]]:
+        """The masks, bool `[H, W]`, of all things or parts of which the phrase is true, by their number among things and, after
+        those, their parts."""
+        found = {number: thing for number, thing in enumerate(scene.objects) if self.matches(thing, scene)}
         if self.relation == PART_OF:
-            return [thing.part for thing in things if thing.part is not None]
-        return [thing.mask for thing in things]
+            return {len(scene.objects) + number: thing.part for number, thing in found.items() if thing.part is not None}
+        return {number: thing.mask for number, thing in found.items()}
 
     @property
     def sort(self) -> str:

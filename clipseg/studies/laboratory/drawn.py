@@ -42,7 +42,7 @@ def truth(image: str, statement: Statement) -> NDArray[np.bool_]:
     scene = scene_of(image)
     relation, reference = statement.relations[0] if statement.relations else (None, None)
     phrase = Phrase(_description(statement.subject), relation, _description(reference) if reference else None)
-    return np.logical_or.reduce([np.zeros(scene.image.shape[:2], dtype=bool), *phrase.masks(scene)])
+    return np.logical_or.reduce([np.zeros(scene.image.shape[:2], dtype=bool), *phrase.masks(scene).values()])
 
 
 class DrawnStatements(Statements):
