@@ -92,6 +92,30 @@ def test_patches_learn_the_words_of_what_covers_them():
     assert patch_loss(-right, drawing.patches[None]) > 20
 
 
+def test_the_category_of_a_patch_counts_four_times():
+    patches = torch.zeros(1, 49, len(PATCH_WORDS), dtype=torch.int64)
+    loss = patch_loss(torch.zeros(1, 49, sum(map(len, PATCH_WORDS)) + 1), patches)
+    category, *others = (math.log(len(words)) for words in PATCH_WORDS)
+    assert loss.item() == pytest.approx(category + (sum(others) + math.log(2)) / 4)
+
+
+def test_a_relation_is_said_where_the_first_is_clearly_larger_and_wrong_where_it_is_turned_round():
+    drawings, opposite = Drawings(0, count=300), {0: 1, 1: 0, 2: 3, 3: 2}
+    turned = 0
+    for index in range(300):
+        scene, _ = drawings.scene(index)
+        drawing = drawings[index]
+        if drawing.facts[-1] >= 0:
+            first, second, *_ = sorted(scene.objects, key=lambda thing: -int(thing.mask.sum()))
+            assert first.mask.sum() >= 1.4 * second.mask.sum()
+            assert first.kind.category != second.kind.category
+            assert RELATIONS[drawing.facts[-1]] == relation(first, second)
+        for claim, wrong in zip(drawing.claims[::2, -1].tolist(), drawing.claims[1::2, -1].tolist(), strict=True):
+            assert wrong in (claim, opposite.get(claim))
+            turned += wrong != claim
+    assert turned > 20
+
+
 def test_patches_that_nothing_relates_are_no_loss():
     patches = torch.full((1, 49, len(PATCH_WORDS)), ABSENT)
     patches[0, :9, :-1] = 0
