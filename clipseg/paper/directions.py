@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from clipseg.measure.alignment import Runs, check_same_samples
 from clipseg.measure.average_precision import Definition
@@ -23,6 +24,7 @@ DEFINITION: Definition = "released"  # which made the published figures
 THRESHOLD = 0.3  # of Tab. 3
 ALPHA = 0.05
 NO_DIFFERENCE = 0.5  # points; what the paper prints is one run a row, and less than this between two of them means nothing
+LARGE = 2.0  # points; where the paper's difference is at least this, its direction is asked for
 
 Values = tuple[float, ...]
 
@@ -93,7 +95,27 @@ class Section:
     @property
     def verdicts(self) -> Counter[str]:
         """How often each verdict was reached."""
-        return Counter(row.verdict for panel in self.panels for row in panel.rows if row.verdict)
+        return Counter(row.verdict for row in self.rows() if row.verdict)
+
+    @property
+    def verdicts_of_large(self) -> Counter[str]:
+        """The same of the rows whose difference in the paper is `LARGE`."""
+        return Counter(row.verdict for row in self._compared() if abs(row.paper_difference or 0) >= LARGE)
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """Spearman's, of our differences and the paper's; None with fewer than three of them."""
+        rows = self._compared()
+        if len(rows) < 3:
+            return None
+        return float(stats.spearmanr([row.difference for row in rows], [row.paper_difference for row in rows]).statistic)
+
+    def rows(self) -> list[Row]:
+        """All rows, panel by panel."""
+        return [row for panel in self.panels for row in panel.rows]
+
+    def _compared(self) -> list[Row]:
+        return [row for row in self.rows() if row.difference is not None and row.paper_difference is not None]
 
 
 @dataclass(frozen=True)
@@ -174,7 +196,7 @@ class Sweep:
 
 def corrected(section: Section) -> Section:
     """The section with the corrected p of all its tests."""
-    tests = [row.test or NotTestable("not compared") for panel in section.panels for row in panel.rows]
+    tests = [row.test or NotTestable("not compared") for row in section.rows()]
     corrections = zip(holm_outcomes(tests), rate_outcomes(tests), strict=True)
     panels = [
         Panel(panel.title, [replace(row, p_holm=holm, p_rate=rate) for row, (holm, rate) in zip(panel.rows, corrections)])  # noqa: B905

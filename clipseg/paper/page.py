@@ -9,7 +9,7 @@ import numpy as np
 from clipseg.files import atomic_write
 from clipseg.measure.page import fill_template
 from clipseg.measure.significance import FEW_CLUSTERS, TTest
-from clipseg.paper.directions import ALPHA, DEFINITION, NO_DIFFERENCE, Row, Section
+from clipseg.paper.directions import ALPHA, DEFINITION, LARGE, NO_DIFFERENCE, Row, Section
 from clipseg.paper.figures import Curve, bars, heat, lines
 from clipseg.paper.questions import LABELS
 
@@ -18,9 +18,10 @@ ABOUT = {
     "Tab. 9": "The ablation: every row against CLIPSeg (PC+), by Welch's t-test over training seeds.",
     "Tab. 3": "The rows that need no other image tower, against CLIPSeg (PC+), by Welch's t-test over training seeds.",
     "Held-out pairs": (
-        "`unseen` holds pairs of a colour and a thing that training never showed. Nearest in the paper are the unseen-10 "
-        "classes of Tab. 4, and ViTSeg for a CLIPSeg without CLIP's image tower; there the seen and the unseen are different "
-        "classes, not only seen or not. The same runs on two splits are compared by a paired t-test over seeds, different runs "
+        "`unseen` holds pairs of a colour and a category, and of a category and a relation, that training never names. "
+        "Nearest in the paper are the unseen-10 classes of Tab. 4, and ViTSeg for a CLIPSeg without CLIP's image tower; there "
+        "the seen and the unseen are different classes, not only seen or not, and here the two splits are other drawings, of "
+        "other kinds of phrases. The same runs on two splits are compared by a paired t-test over seeds, different runs "
         "by Welch's."
     ),
     "Tab. 2": (
@@ -62,6 +63,7 @@ def write_miniature(
             for row in panel.rows
             if row.verdict.startswith("disagrees")
         ],
+        agreement=agreement(sections),
         definition=DEFINITION,
         alpha=ALPHA,
         no_difference=NO_DIFFERENCE,
@@ -81,6 +83,25 @@ def write_miniature(
     with atomic_write(path, "w") as file:
         file.write(text)
     return path
+
+
+def agreement(sections: Sequence[Section]) -> list[str]:
+    """The lines of a table: a column a section and one for all, of the paper's large differences and of ranks."""
+    large = [section.verdicts_of_large for section in sections]
+    large.append(sum(large, Counter()))
+
+    def share(verdicts: tuple[str, ...]) -> list[str]:
+        return [f"{sum(map(found.__getitem__, verdicts))} of {found.total()}" for found in large]
+
+    direction = ("agrees", "agrees, not significant", "agrees, not tested")
+    ranks = [section.rank_correlation for section in sections]
+    return [
+        _markdown((f"the paper's differences of {LARGE:g} points and more: direction", *share(direction))),
+        _markdown(("… and significant", *share(direction[:1]))),
+        _markdown(
+            ("Spearman's ρ of our differences and the paper's", *("" if rank is None else f"{rank:.2f}" for rank in ranks), "")
+        ),
+    ]
 
 
 def _by_subset(errors: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -22,9 +22,9 @@ from clipseg.measure.significance import Interval, TTest
 from clipseg.measure.statistics.corrections import holm
 from clipseg.paper import directions
 from clipseg.paper import sweep as miniature
-from clipseg.paper.directions import Row, Section
+from clipseg.paper.directions import Panel, Row, Section
 from clipseg.paper.figures import bars
-from clipseg.paper.page import write_miniature
+from clipseg.paper.page import agreement, write_miniature
 from clipseg.paper.questions import ABLATIONS, EXPERIMENTS, FULL, NO_PRETRAINING, sections
 from clipseg.paper.resampling import redrawn
 from clipseg.paper.sweep import report_sweep
@@ -124,12 +124,11 @@ def test_verdicts_of_known_truths(found: list[Section]) -> None:
     assert {row.verdict for row in rows(found, "Tab. 3", "AP").values()} == {"", "not run"}
 
 
-def row_of(difference: float, paper: float | None, p_holm: float | None) -> str:
+def made_row(difference: float, paper: float | None, p_holm: float | None = 0.01) -> Row:
     test = TTest(
         statistic=1, degrees_of_freedom=2, p_value=0.5, difference=1, low=0, high=2, effect_size=1, size=3
     )  # only that there is one counts
-    row = Row(label="", ours=(1.0,), paper=1.0, difference=difference, paper_difference=paper, test=test, p_holm=p_holm)
-    return row.verdict
+    return Row(label="", ours=(1.0,), paper=1.0, difference=difference, paper_difference=paper, test=test, p_holm=p_holm)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def row_of(difference: float, paper: float | None, p_holm: float | None) -> str:
     ],
 )
 def test_every_verdict(difference: float, paper: float | None, p_holm: float | None, verdict: str) -> None:
-    assert row_of(difference, paper, p_holm) == verdict
+    assert made_row(difference, paper, p_holm).verdict == verdict
 
 
 def test_p_is_corrected_over_a_section(found: list[Section]) -> None:
@@ -184,6 +183,20 @@ def test_variants_are_tested_over_images(found: list[Section]) -> None:
     assert (row.paper, row.verdict) == (PROMPT_DELTAS["crop"], "agrees")
     assert table["blur"].verdict == "disagrees"
     assert table["clip_mask_cls_all, −∞"].verdict == "not in the paper"
+
+
+def test_large_differences_and_ranks_are_counted() -> None:
+    shown = Row(label="full", ours=(1,), paper=1)
+    rows = [made_row(3, 2), made_row(5, 9, 0.2), made_row(1, -2), made_row(-4, -1.9), made_row(9, None), shown]
+    section = Section("Tab. 9", [Panel("mIoU", rows[:3]), Panel("AP", rows[3:])])
+    assert section.verdicts_of_large == {"agrees": 1, "agrees, not significant": 1, "disagrees": 1}
+    assert section.rank_correlation == pytest.approx(stats.spearmanr([3, 5, 1, -4], [2, 9, -2, -1.9]).statistic)
+    assert Section("Tab. 3", [Panel("AP", rows[:2])]).rank_correlation is None
+    assert agreement([section, Section("Tab. 3", [Panel("AP", rows[:2])])]) == [
+        "| the paper's differences of 2 points and more: direction | 2 of 3 | 2 of 2 | 4 of 5 |",
+        "| … and significant | 1 of 3 | 1 of 2 | 2 of 5 |",
+        "| Spearman's ρ of our differences and the paper's | 0.80 |  |  |",
+    ]
 
 
 def test_a_single_seed_has_a_direction_only() -> None:
