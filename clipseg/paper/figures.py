@@ -1,6 +1,7 @@
 """Pictures of the paper in miniature: SVG files for a Markdown page, with a white ground and dark ink of their own."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from clipseg.paper.directions import Panel, Row, Section
 
 Curve = tuple[Sequence[int], Sequence[float]]  # steps, and a figure after them
 
+ABREAST = 3  # panels of learning curves
 _BLUE, _ORANGE, _INK = "#0072B2", "#E69F00", "#1f2328"
 
 
@@ -91,16 +93,22 @@ def _number(value: float | None) -> float:
 
 
 def lines(curves: Mapping[str, Sequence[Curve]]) -> str:
-    """A figure over steps, by the names of what was trained; a line a seed."""
+    """A figure over steps: a panel for each name of what was trained, a line a seed, those of the first grey in all others."""
+    height = math.ceil(len(curves) / ABREAST)
     with matplotlib.rc_context(_style("curves") | {"axes.grid.axis": "both"}):
-        figure = Figure(figsize=(10, 5), layout="constrained")
-        axes = figure.subplots()
-        for number, (name, seeds) in enumerate(curves.items()):
+        figure = Figure(figsize=(10, 0.6 + 2 * height), layout="constrained")
+        panels = figure.subplots(height, ABREAST, sharex=True, sharey=True, squeeze=False).flatten()
+        first = next(iter(curves.values()))
+        for axes, (name, seeds) in zip(panels, curves.items(), strict=False):
+            for steps, values in first:
+                axes.plot(steps, values, color="0.75")
             for steps, values in seeds:
-                axes.plot(steps, values, color=f"C{number}", marker=".", label=name)
-        handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
-        figure.legend(handles=list(handles.values()), loc="outside right center")
-        axes.set(xlabel="steps", ylabel="mIoU on the validation split, best threshold", ylim=(0, None))
+                axes.plot(steps, values, color=_BLUE, marker=".")
+            axes.set_title(name, loc="left", fontsize=11)
+        for axes in panels[len(curves) :]:
+            axes.set_axis_off()
+        figure.supxlabel("steps")
+        figure.supylabel("mIoU on the validation split, best threshold")
         return _svg(figure)
 
 
