@@ -15,7 +15,10 @@ from clipseg.paper.questions import LABELS
 
 COLUMNS = ("row", "ours", "paper", "Δ ours", "95%, images", "t (df)", "p, Holm", "p, B.-H.", "Δ paper", "direction")
 ABOUT = {
-    "Tab. 9": "The ablation: every row against CLIPSeg (PC+), by Welch's t-test over training seeds.",
+    "Tab. 9": (
+        'The ablation: every row against CLIPSeg (PC+), by Welch\'s t-test over training seeds. As released, "no visual" has '
+        "the recipe of Tab. 3's CLIPSeg (PC): the same runs stand in both."
+    ),
     "Tab. 3": "The rows that need no other image tower, against CLIPSeg (PC+), by Welch's t-test over training seeds.",
     "Held-out pairs": (
         "`unseen` holds pairs of a colour and a category, and of a category and a relation, that training never names. "

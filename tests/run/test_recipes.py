@@ -1,5 +1,7 @@
 """Every number of every recipe, as it was run (docs/paper.md, Sec. 2 and 8): a change of any of them fails here."""
 
+from dataclasses import asdict
+
 import pytest
 from composed import EXPERIMENTS, train_settings
 
@@ -78,6 +80,15 @@ RECIPES = {
     "generalized_vitseg": WORDS | VITSEG,
 }
 OF_OUR_OWN = {"mini", "mini_random", "folder", "finetune"}
+
+
+def test_no_visual_is_pc_to_the_last_key():
+    """The paper in miniature has one run for both."""
+    found = [
+        asdict(train_settings(f"experiment={name}", "data.root=somewhere", "out=somewhere"))
+        for name in ("phrasecut_pc", "ablation_no_visual")
+    ]
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"experiment"}
 
 
 def test_every_experiment_has_its_recipe():
