@@ -45,6 +45,7 @@ class SavedResults:
 
     FILE: ClassVar[str] = ""  # an .npz; none by default
     MADE_BY: ClassVar[str] = "evaluate.py"  # what errors tell people to run
+    key: NDArray[np.str_]  # of each row, where there are rows
     provenance: Mapping[str, Any]
 
     def metrics(self) -> dict[str, float]:
@@ -59,6 +60,21 @@ class SavedResults:
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
         """The inverse of `arrays`; raises whatever it meets in what is no such file."""
         raise NotImplementedError
+
+    def _sort_rows(self, *columns: str) -> NDArray[np.intp]:
+        """Sort rows by key: these columns, and by the order that is returned what else there is.
+
+        Raises:
+            ClipSegError: a key twice.
+        """
+        order = np.argsort(self.key, kind="stable")
+        keys = self.key[order]
+        twice = keys[:-1][keys[1:] == keys[:-1]]
+        if len(twice):
+            raise ClipSegError(f"key {str(twice[0])!r} occurs more than once; merge each shard once, with one key a sample")
+        for name in columns:
+            object.__setattr__(self, name, getattr(self, name)[order])
+        return order
 
     def save(self, folder: str | Path) -> None:
         """Write the files into `folder`."""
@@ -141,16 +157,12 @@ class Results(SavedResults):
         columns = {name: np.asarray(getattr(self, name)) for name in (*_LABELS, "height", "width", *self._official_names())}
         _check_columns(columns, self.counts)
         _check_optional(self)
-        order = np.argsort(columns["key"], kind="stable")
-        keys = columns["key"][order]
-        twice = keys[:-1][keys[1:] == keys[:-1]]
-        if len(twice):
-            raise ClipSegError(f"key {str(twice[0])!r} occurs more than once; merge each shard once, with one key a sample")
         threshold_index(self.threshold)
         if not 0 <= self.seconds < float("inf"):
             raise ClipSegError(f"{self.seconds} seconds; expected a duration")
         for name, column in columns.items():
-            object.__setattr__(self, name, column[order])
+            object.__setattr__(self, name, column)
+        order = self._sort_rows(*columns)
         object.__setattr__(self, "counts", SampleCounts(*(column[order] for column in self.counts.columns)))
         object.__setattr__(self, "subsets", {name: column[order] for name, column in self.subsets.items()})
         object.__setattr__(self, "intensity", self.intensity and self.intensity.take(order))

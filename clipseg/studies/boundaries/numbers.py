@@ -18,6 +18,7 @@ from clipseg.measure.tables import monospaced
 
 FIGURES = ("iou", "boundary_iou", *(f"surface@{pixels}" for pixels in TOLERANCES))
 SIZES = ("s_small", "s_mid", "s_large")
+_COLUMNS = ("key", "image_key", "size", "values")
 COLUMNS = ("objects", *FIGURES, "samples", "images")
 
 
@@ -52,9 +53,7 @@ class BoundaryResults(SavedResults):
             raise ClipSegError("no samples, or columns of different lengths; measure again")
         if not ((self.values >= 0) & (self.values <= 1)).all():
             raise ClipSegError("figures outside [0, 1]; measure again")
-        order = np.argsort(self.key, kind="stable")
-        for name in ("key", "image_key", "size", "values"):
-            object.__setattr__(self, name, getattr(self, name)[order])
+        self._sort_rows(*_COLUMNS)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -83,13 +82,13 @@ class BoundaryResults(SavedResults):
 
     def arrays(self) -> dict[str, Any]:
         """Return the columns by name."""
-        columns = {name: getattr(self, name) for name in ("key", "image_key", "size", "values")}
+        columns = {name: getattr(self, name) for name in _COLUMNS}
         return columns | {"threshold": np.float64(self.threshold), "seconds": np.float64(self.seconds)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> Self:
         """Return the results that `arrays` came of."""
-        columns: dict[str, Any] = {name: arrays[name] for name in ("key", "image_key", "size", "values")}
+        columns: dict[str, Any] = {name: arrays[name] for name in _COLUMNS}
         numbers = {name: arrays[name].item() for name in ("threshold", "seconds")}
         return cls(**columns, **numbers, provenance=provenance)
 

@@ -102,9 +102,7 @@ class GridResults(SavedResults):
             raise ClipSegError("no samples, or columns of different lengths; measure again")
         if not ((self.iou >= 0) & (self.iou <= 1)).all() or self.totals.tp.shape != (len(self.cells), len(THRESHOLDS)):
             raise ClipSegError("IoU outside [0, 1], or counts of other cells; measure again")
-        order = np.argsort(self.key, kind="stable")
-        for name in ("key", "image_key", "iou"):
-            object.__setattr__(self, name, getattr(self, name)[order])
+        self._sort_rows("key", "image_key", "iou")
 
     def __len__(self) -> int:
         return len(self.key)

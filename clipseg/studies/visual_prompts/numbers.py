@@ -19,7 +19,7 @@ from clipseg.measure.statistics.corrections import holm_outcomes, rate_outcomes
 from clipseg.measure.tables import monospaced
 
 COLUMNS = ("variant", "mean, points", "95% interval", "t", "p", "p, Holm", "p, B.-H.", "objects", "paper")
-_LABELS = ("key", "image_key", "name")
+_COLUMNS = ("key", "image_key", "name", "choices", "original", "engineered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class PromptDeltas(SavedResults):
             raise ClipSegError("no object to study: none on an image with at least three names has a mask")
         if not 0 <= self.seconds < float("inf") or not isinstance(self.provenance, Mapping):
             raise ClipSegError(f"{self.seconds} seconds, provenance {type(self.provenance).__name__}; expected both")
-        kinds = {name: getattr(self, name).dtype.kind for name in (*_LABELS, "choices", "original", "engineered")}
+        kinds = {name: getattr(self, name).dtype.kind for name in _COLUMNS}
         if "".join(kinds.values()) != "UUUiff" or not all(isinstance(name, str) for name in self.variants):
             raise ClipSegError(f"columns of kinds {kinds}; expected texts, whole numbers and probabilities")
         if self.engineered.shape != (rows, len(self.variants)) or any(
@@ -81,13 +81,7 @@ class PromptDeltas(SavedResults):
             raise ClipSegError(f"columns of different lengths; expected {rows} objects and {len(self.variants)} variants")
         if not all(((column >= 0) & (column <= 1)).all() for column in (self.original, self.engineered)):
             raise ClipSegError("a probability outside [0, 1] or not a number; are the backbone's weights whole?")
-        order = np.argsort(self.key, kind="stable")
-        keys = self.key[order]
-        twice = keys[:-1][keys[1:] == keys[:-1]]
-        if len(twice):
-            raise ClipSegError(f"object {str(twice[0])!r} occurs more than once")
-        for name in (*_LABELS, "choices", "original", "engineered"):
-            object.__setattr__(self, name, getattr(self, name)[order])
+        self._sort_rows(*_COLUMNS)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -121,13 +115,13 @@ class PromptDeltas(SavedResults):
 
     def arrays(self) -> dict[str, Any]:
         """Return what `prompt_deltas.npz` holds beside the provenance."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_LABELS, "choices", "original", "engineered")}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
         return arrays | {"variants": np.array(self.variants), "seconds": np.float64(self.seconds)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]) -> "PromptDeltas":
         """The inverse of `arrays`."""
-        columns: dict[str, Any] = {name: arrays[name] for name in (*_LABELS, "choices", "original", "engineered")}
+        columns: dict[str, Any] = {name: arrays[name] for name in _COLUMNS}
         variants, seconds = tuple(arrays["variants"].tolist()), arrays["seconds"].item()
         return cls(**columns, variants=variants, seconds=seconds, provenance=provenance)
 
