@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, and reading JSON with errors that name the file."""
+"""Files that are whole or absent: atomic writing, and reading JSON and arrays."""
 
 import contextlib
 import errno
@@ -7,12 +7,17 @@ import json
 import os
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipseg.errors import ClipSegError
 
+LARGEST_BYTES = 4 * 2**30  # of the arrays of a file; the results of all 345,486 phrases of PhraseCut take less than one
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # Besides: the disk is damaged or gone; the place is read-only, held by something else, or cannot be.
 DISK_ERRORS = FULL | {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
@@ -205,3 +210,19 @@ def read_json(path: str | Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ClipSegError(f"{path}: not valid JSON ({error}); the file may be cut off: fetch or write it again") from error
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ClipSegError: a few bytes that would fill the memory.
+        Exception: whatever the zip, zlib and array readers meet in damaged bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > LARGEST_BYTES:
+        raise ClipSegError(f"refused as a decompression bomb: {unpacked:,} bytes when unpacked, over {LARGEST_BYTES:,}")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

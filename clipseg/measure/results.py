@@ -5,7 +5,6 @@ A results folder holds `samples.npz` (all of `Results`; enough to make every tab
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg.errors import ClipSegError, one_line
-from clipseg.files import atomic_write, write_json
+from clipseg.files import atomic_write, read_arrays, write_json
 from clipseg.measure.metrics import (
     DEFINITIONS,
     THRESHOLDS,
@@ -29,7 +28,6 @@ from clipseg.measure.metrics import (
 if TYPE_CHECKING:
     from clipseg.measure.intensity_columns import IntensityColumns
 
-LARGEST_BYTES = 4 * 2**30  # of unpacked arrays; all 345,486 phrases of PhraseCut take less than one
 _LABELS = ("key", "image_key", "phrase", "group")
 _OFFICIAL = ("official_intersection", "official_union")
 _INTEGERS = ("height", "width", "tp", "fp", "positives", "pixels")
@@ -94,7 +92,7 @@ class SavedResults:
         """
         file = Path(path) / cls.FILE if Path(path).is_dir() else Path(path)
         try:
-            arrays = _read_arrays(file)
+            arrays = read_arrays(file)
             provenance = json.loads(arrays["provenance"].item())
             if not isinstance(provenance, dict):
                 raise ClipSegError("provenance is no JSON object")
@@ -293,19 +291,3 @@ def _check_optional(results: Results) -> None:
         raise ClipSegError(f"intensity tests of {len(intensity)} samples; expected {samples}")
     if presence is not None and (presence.shape != (samples, 2) or presence.dtype != np.float32):
         raise ClipSegError(f"presence is {presence.dtype} {presence.shape}; expected float32 {(samples, 2)}")
-
-
-def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an `.npz` file by name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ClipSegError: a few bytes that would fill the memory.
-        Exception: whatever the zip, zlib and array readers meet in damaged bytes.
-    """
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > LARGEST_BYTES:
-        raise ClipSegError(f"refused as a decompression bomb: {unpacked:,} bytes when unpacked, over {LARGEST_BYTES:,}")
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
