@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg.measure.metrics import sample_iou, threshold_index
+from clipseg.measure.metrics import sample_iou
 from clipseg.measure.results import Results
 
 FAILED_BELOW = 0.5  # IoU
@@ -21,10 +21,10 @@ KINDS: Mapping[str, str] = {
 
 
 def failures(results: Results) -> dict[str, NDArray[np.int64]]:
-    """The rows of `results` that fail, by kind, at the results' threshold; each row is in one kind at most."""
-    place = threshold_index(results.threshold)
-    tp, fp, positives = results.counts.tp[:, place], results.counts.fp[:, place], results.counts.positives
-    failed = sample_iou(results.counts, results.threshold) < FAILED_BELOW
+    """The rows of `results` that fail, by kind, at the thresholds of `Results.cut`; each row is in one kind at most."""
+    counts = results.cut()
+    tp, fp, positives = counts.tp[:, 0], counts.fp[:, 0], counts.positives
+    failed = sample_iou(counts, results.threshold) < FAILED_BELOW
     rules = (
         (positives == 0) & (fp > 0),
         (positives > 0) & (tp + fp == 0),

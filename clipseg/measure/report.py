@@ -44,10 +44,10 @@ def pick_gallery(results: Results, n: int, seed: int) -> dict[str, list[str]]:
         seed: of the random gallery.
 
     Returns:
-        `best`, `worst` (plain IoU at the results' threshold, the extreme first, ties in the order of keys) and `random`, as
-        lists of keys. Samples with an empty truth have nothing to show and only occur in `random`.
+        `best`, `worst` (plain IoU of `Results.cut`, the extreme first, ties in the order of keys) and `random`: lists of keys.
+        Samples with an empty truth have nothing to show and only occur in `random`.
     """
-    iou = sample_iou(results.counts, results.threshold)
+    iou = sample_iou(results.cut(), results.threshold)
     with_truth = np.flatnonzero(results.counts.positives > 0)
     rising = with_truth[np.argsort(iou[with_truth], kind="stable")]
     falling = with_truth[np.argsort(-iou[with_truth], kind="stable")]

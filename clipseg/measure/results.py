@@ -205,10 +205,8 @@ class Results(SavedResults):
                     summary = official_summary(self.official_intersection[rows], self.official_union[rows])
                     summary["samples"] = int(rows.sum())
                     figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
-        own = self.provenance.get("calibration")
-        if isinstance(own, dict) and chosen == self.threshold:
-            cuts = np.array([own.get(phrase, {}).get("threshold", chosen) for phrase in self.phrase.tolist()])
-            summary = summarise(self.counts.cut_at(cuts), self.group, definition="plain", threshold=chosen)
+        if "calibration" in self.provenance and chosen == self.threshold:
+            summary = summarise(self.cut(), self.group, definition="plain", threshold=chosen)
             figures |= {f"own_threshold/{name}": summary[name] for name in ("miou", "iou_fg")}
         # Imported when figures are made: training and evaluation come to them last.
         from clipseg.measure.reliability import brier_score, log_loss, presence_figures, worst_tenth
@@ -220,6 +218,13 @@ class Results(SavedResults):
         figures |= {"samples": len(self), "seconds": self.seconds, "threshold": chosen}
         left_out = self.provenance.get("left_out")
         return figures | ({"images_left_out": len(left_out)} if isinstance(left_out, list) else {})
+
+    def cut(self) -> SampleCounts:
+        """The counts at `threshold`, or, where the model was calibrated for a phrase, at the nearest of the 49 to its own; all
+        columns are alike."""
+        own = self.provenance.get("calibration", {})
+        cuts = [own.get(phrase, {}).get("threshold", self.threshold) for phrase in self.phrase.tolist()]
+        return self.counts.cut_at(np.array(cuts))
 
     def _class_iou(self, intersections: NDArray[np.int64], unions: NDArray[np.int64]) -> float:
         """The mean over classes of the ratio of their sums; 1 where there is neither truth nor prediction."""

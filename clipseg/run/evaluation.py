@@ -43,7 +43,7 @@ class Evaluation:
 
     Attributes:
         model: in whatever state of training. Phrases that it was calibrated for have their temperature, and their threshold
-            where each is cut once: for figures at the original size, and for saved predictions.
+            where each is cut once: for figures at the original size, saved predictions and pictures.
         data: made with `training=False`: an item is one whole image with all its tasks.
         condition: how the targets are described, and images brought to the model's size.
         threshold: of the tables' figures and the binary predictions; one of 0.02, 0.04 … 0.98.
@@ -125,8 +125,7 @@ class Evaluation:
         official, own = [], []
         probabilities, gone = probabilities.split([len(batch), len(probabilities) - len(batch)])
         image_index = batch.image_index.tolist()
-        known = self.model.calibration
-        cuts = [known[phrase].threshold if phrase in known else self.threshold for phrase in batch.phrases]
+        cuts = map(self._cut, batch.phrases)
         tasks = zip(batch.keys, image_index, batch.masks, batch.official, probabilities, cuts, strict=True)
         for key, image, mask, official_mask, probability, cut in tasks:
             own.append(at_own_size := self._at_own_size(probability, mask))
@@ -154,6 +153,10 @@ class Evaluation:
             else None,
         }
 
+    def _cut(self, phrase: str) -> float:
+        """The threshold of a phrase's masks: its own, where the model was calibrated for it."""
+        return self.model.calibration[phrase].threshold if phrase in self.model.calibration else self.threshold
+
     def _at_own_size(self, probability: Tensor, mask: Tensor) -> Tensor:
         return resize_probabilities(probability[None], (mask.shape[0], mask.shape[1]), resize=self.condition.resize)[0]
 
@@ -166,7 +169,7 @@ class Evaluation:
         from clipseg.measure.figures import panel
         from clipseg.measure.report import GalleryItem
 
-        iou_of = dict(zip(results.key.tolist(), sample_iou(results.counts, self.threshold).tolist(), strict=True))
+        iou_of = dict(zip(results.key.tolist(), sample_iou(results.cut(), self.threshold).tolist(), strict=True))
         image_of = dict(zip(results.key.tolist(), results.image_key.tolist(), strict=True))
         item_of = {str(image_id): item for item, image_id in enumerate(self.data.image_ids.tolist())}
         items = sorted({item_of[image_of[key]] for key in keys})
@@ -174,8 +177,8 @@ class Evaluation:
             for position in (position for position, key in enumerate(batch.keys) if key in keys):
                 key, mask = batch.keys[position], batch.masks[position]
                 image = batch.images[int(batch.image_index[position])].permute(1, 2, 0).cpu().numpy()
-                probability = self._at_own_size(probabilities[position], mask)
-                strip = panel(image, mask.cpu().numpy(), probability.cpu().numpy(), threshold=self.threshold)
+                probability = self._at_own_size(probabilities[position], mask).cpu().numpy()
+                strip = panel(image, mask.cpu().numpy(), probability, threshold=self._cut(batch.phrases[position]))
                 yield GalleryItem(key=key, phrase=batch.phrases[position], iou=iou_of[key], jpeg=strip)
 
     def write(self, folder: Path, results: Results, *, seed: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipseg.measure.failures import failures
 from clipseg.measure.figures import iou_over_threshold, panel, precision_over_recall
 from clipseg.measure.intensity import IntensityTests
 from clipseg.measure.intensity_columns import IntensityColumns
@@ -128,6 +129,20 @@ def test_gallery_holds_the_extremes(results: Results) -> None:
     everything = pick_gallery(results, 100, 0)
     assert sorted(everything["random"]) == sorted(iou)
     assert "task 0" not in everything["best"] + everything["worst"]
+
+
+def test_galleries_and_failures_are_chosen_at_a_phrase_s_own_threshold(results: Results) -> None:
+    own = {f"task {place}": {"threshold": 0.1 + 0.1 * place, "temperature": 1.0} for place in range(1, 8)}
+    calibrated = replace(results, provenance=dict(results.provenance) | {"calibration": own})
+    cuts = [own.get(phrase, {"threshold": results.threshold})["threshold"] for phrase in results.phrase.tolist()]
+    iou = {
+        key: sample_iou(results.counts, round(cut, 2))[row]
+        for row, (key, cut) in enumerate(zip(results.key, cuts, strict=True))
+    }
+    ranked = sorted((key for key in iou if key != "task 0"), key=lambda key: iou[key])
+    assert pick_gallery(calibrated, 3, 0)["worst"] == ranked[:3] != pick_gallery(results, 3, 0)["worst"]
+    failed = {str(calibrated.key[row]) for rows in failures(calibrated).values() for row in rows}
+    assert failed == {key for key, value in iou.items() if value < 0.5}
 
 
 class PageReader(HTMLParser):

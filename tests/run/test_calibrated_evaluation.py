@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import evaluate
+from clipseg.measure.figures import panel
 from clipseg.measure.metrics import sample_iou
 from clipseg.measure.results import Results
 from clipseg.network.model import create_model
@@ -51,6 +52,18 @@ def test_each_phrase_is_cut_at_its_own_threshold_after_its_temperature(call, ask
         assert np.array_equal(results.counts.tp[row], raw.counts.tp[row]) == (phrase not in OWN)
         found, union = cut("own_masks", results.key[row]).sum(), results.official_union[row]
         assert results.official_intersection[row] <= found <= union
+
+
+def test_pictures_are_cut_at_the_phrase_s_threshold(call, asked, monkeypatch):
+    shown = []
+
+    def noting(*pictures, threshold):
+        shown.append(threshold)
+        return panel(*pictures, threshold=threshold)
+
+    monkeypatch.setattr("clipseg.measure.figures.panel", noting)
+    call(evaluate, *asked, "out=own")
+    assert set(shown) == {0.3, 0.42, 0.54}
 
 
 def test_a_threshold_that_is_named_counts_for_all(call, asked):

@@ -96,7 +96,9 @@ class FineTuning:
         write_json(self.out / "metrics.json", figures)
         plain = after.results
         tuned.calibration = dict(after.calibrations)
-        calibrated = self._evaluation(tuned, data["test"], origin).run(progress="measuring, calibrated")
+        numbers = {phrase: asdict(calibration) for phrase, calibration in after.calibrations.items()}
+        evaluation = self._evaluation(tuned, data["test"], origin | {"calibration": numbers})
+        calibrated = evaluation.run(progress="measuring, calibrated")
         curves = {"before calibration": reliability(plain.counts), "after calibration": reliability(calibrated.counts)}
         self._write_page(
             figures=figures,
@@ -106,9 +108,8 @@ class FineTuning:
             images=photos["test"],
             commit=origin["commit"],
             reliabilities={name: (curve, Markup(reliability_curve(curve))) for name, curve in curves.items()},
-            worst=worst(after),
+            worst=worst(evaluation, calibrated),
         )
-        numbers = {phrase: asdict(calibration) for phrase, calibration in after.calibrations.items()}
         card = f"# Fine-tuned from {self.init}\n\nOn {photos['train']} photos of {self.root.name}, by `clipseg finetune`.\n"
         save_release(tuned, self.out, card=card, extra={"calibration": numbers, "metrics": figures, "init": self.init})
         if self.onnx:
@@ -197,7 +198,6 @@ class FineTuning:
             columns=COLUMNS,
             curve=curve,
             seed=self.seed,
-            threshold=THRESHOLD,
             **facts,
         )
 
@@ -211,10 +211,10 @@ class Measured:
     calibrations: Mapping[str, Calibration]
 
 
-def worst(measured: Measured, count: int = 8) -> list[GalleryItem]:
+def worst(evaluation: Evaluation, results: Results, count: int = 8) -> list[GalleryItem]:
     """Pictures of the samples with the lowest IoU, the worst first."""
-    keys = pick_gallery(measured.results, count, 0)["worst"]
-    return sorted(measured.evaluation.render(keys, measured.results), key=lambda item: keys.index(item.key))
+    keys = pick_gallery(results, count, 0)["worst"]
+    return sorted(evaluation.render(keys, results), key=lambda item: keys.index(item.key))
 
 
 def split_folder(root: Path, seed: int, *, crop: bool = True) -> dict[str, FolderData]:
