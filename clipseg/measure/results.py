@@ -205,7 +205,7 @@ class Results(SavedResults):
                     summary = official_summary(self.official_intersection[rows], self.official_union[rows])
                     summary["samples"] = int(rows.sum())
                     figures |= {f"subset/{subset}/{name}": value for name, value in summary.items()}
-        if "calibration" in self.provenance and chosen == self.threshold:
+        if isinstance(self.provenance.get("calibration"), dict) and chosen == self.threshold:
             summary = summarise(self.cut(), self.group, definition="plain", threshold=chosen)
             figures |= {f"own_threshold/{name}": summary[name] for name in ("miou", "iou_fg")}
         # Imported when figures are made: training and evaluation come to them last.
@@ -222,7 +222,8 @@ class Results(SavedResults):
     def cut(self) -> SampleCounts:
         """The counts at `threshold`, or, where the model was calibrated for a phrase, at the nearest of the 49 to its own; all
         columns are alike."""
-        own = self.provenance.get("calibration", {})
+        known = self.provenance.get("calibration")
+        own = known if isinstance(known, dict) else {}
         cuts = [own.get(phrase, {}).get("threshold", self.threshold) for phrase in self.phrase.tolist()]
         return self.counts.cut_at(np.array(cuts))
 

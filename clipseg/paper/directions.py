@@ -99,7 +99,7 @@ class Section:
 
     @property
     def verdicts_of_large(self) -> Counter[str]:
-        """The same of the rows whose difference in the paper is `LARGE`."""
+        """The same of the rows whose difference in the paper is at least `LARGE`."""
         return Counter(row.verdict for row in self._compared() if abs(row.paper_difference or 0) >= LARGE)
 
     @property

@@ -143,6 +143,10 @@ def test_galleries_and_failures_are_chosen_at_a_phrase_s_own_threshold(results: 
     assert pick_gallery(calibrated, 3, 0)["worst"] == ranked[:3] != pick_gallery(results, 3, 0)["worst"]
     failed = {str(calibrated.key[row]) for rows in failures(calibrated).values() for row in rows}
     assert failed == {key for key, value in iou.items() if value < 0.5}
+    # Whoever wrote something else there has no thresholds of their own.
+    other = replace(results, provenance=dict(results.provenance) | {"calibration": True})
+    assert other.metrics() == results.metrics()
+    assert pick_gallery(other, 3, 0) == pick_gallery(results, 3, 0)
 
 
 class PageReader(HTMLParser):
