@@ -35,7 +35,6 @@ from clipseg.data.readers.pascal import PascalSplit, pascal5i
 from clipseg.data.upkeep.fetch import FetchError, PhotoFetcher
 from clipseg.errors import ClipSegError
 from clipseg.image_io import read_image
-from clipseg.measure import results as arrays
 from clipseg.measure.figures import panel
 from clipseg.measure.intensity import intensity_tests
 from clipseg.measure.report import GalleryItem, write_report
@@ -521,9 +520,9 @@ def test_a_phrase_without_end_is_refused(tmp_path, phrasecut_root):
 def test_results_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
     made_results(images=3).save(tmp_path)
     unpacked = sum(member.file_size for member in zipfile.ZipFile(tmp_path / "samples.npz").infolist())
-    monkeypatch.setattr(arrays, "LARGEST_BYTES", unpacked)
+    monkeypatch.setattr("clipseg.files.LARGEST_BYTES", unpacked)
     assert len(Results.load(tmp_path)) == 6
-    monkeypatch.setattr(arrays, "LARGEST_BYTES", unpacked - 1)
+    monkeypatch.setattr("clipseg.files.LARGEST_BYTES", unpacked - 1)
     refused(lambda: Results.load(tmp_path), "decompression bomb")
     refused(lambda: PromptDeltas.load(tmp_path / "samples.npz"), "decompression bomb")
 
