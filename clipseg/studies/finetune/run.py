@@ -16,6 +16,7 @@ from clipseg.data.readers.folder import FolderData, folder_splits
 from clipseg.errors import ClipSegError
 from clipseg.files import check_new_folder, write_json
 from clipseg.measure.figures import reliability_curve
+from clipseg.measure.metrics import sample_iou
 from clipseg.measure.page import write_page
 from clipseg.measure.reliability import reliability
 from clipseg.measure.report import GalleryItem, pick_gallery
@@ -270,14 +271,13 @@ def compare(before: Measured, after: Measured) -> tuple[dict[str, float], list[t
         plain = np.full(len(results), results.threshold)
         for suffix, cuts in (("", plain), ("_tuned", choose_thresholds(results.phrase, measured.calibrations, THRESHOLD))):
             cut = results.counts.cut_at(cuts)
-            hits, unions = cut.tp[:, 0], cut.positives + cut.fp[:, 0]
-            iou = np.divide(hits, unions, out=np.ones(len(hits)), where=unions > 0)
-            figures[f"{name}/iou_fg{suffix}"] = pooled = float(hits.sum() / max(unions.sum(), 1))
+            iou = 100 * sample_iou(cut, results.threshold)
+            figures[f"{name}/iou_fg{suffix}"] = pooled = float(sample_iou(cut.pooled(), results.threshold)[0])
             title = f"{name}, t = {THRESHOLD}" if not suffix else f"{name}, a threshold a phrase"
-            ends = cluster_bootstrap(100 * iou, results.image_key, seed=0)
+            ends = cluster_bootstrap(iou, results.image_key, seed=0)
             ap = f"{100 * figures[f'{name}/ap']:.1f}" if not suffix else ""
-            rows.append((title, f"{100 * pooled:.1f}", f"{100 * iou.mean():.1f}", _ends(ends), ap))
-        ious.append(100 * iou)
+            rows.append((title, f"{100 * pooled:.1f}", f"{iou.mean():.1f}", _ends(ends), ap))
+        ious.append(iou)
     gain, test = cluster_bootstrap(ious[1] - ious[0], before.results.image_key, seed=0), paired_t(ious[1], ious[0])
     figures["gain"] = float((ious[1] - ious[0]).mean())
     rows.append(("gain, points", "", f"{figures['gain']:+.1f}", _ends(gain), ""))

@@ -15,7 +15,7 @@ from clipseg.measure.metrics import THRESHOLDS
 from clipseg.network.calibration import Calibration, read_calibration
 from clipseg.network.feature_cache import FeatureCache
 from clipseg.studies.finetune.numbers import calibrate, log_loss, logit_histogram, raw_threshold
-from clipseg.studies.finetune.run import FineTuning, split_folder
+from clipseg.studies.finetune.run import FineTuning, split_folder, worst
 
 
 def write_photos(root, photos, *, splits=None):
@@ -106,8 +106,10 @@ def test_a_segmenter_divides_the_logits_of_the_phrases_it_knows(seeing_model):
 
 
 @pytest.mark.slow
-def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys):
+def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys, monkeypatch):
     root, out = write_photos(tmp_path / "wall", 10), tmp_path / "own"
+    pictured = []
+    monkeypatch.setattr("clipseg.studies.finetune.run.worst", lambda *of: pictured.append(of[1]) or worst(*of))
     asked = ["finetune", str(root), "--out", str(out), "--init", "mini", "--steps", "4", "--batch-size", "2"]
     assert main([*asked, "--device", "cpu"]) == 0
     figures = json.loads((out / "metrics.json").read_text())
@@ -118,6 +120,7 @@ def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys):
     assert page.count("<img ") == 2, "both photos that measure"
     assert (out / "after" / "report.html").is_file()
     kept = json.loads((out / "config.json").read_text())["calibration"]["a bar"]
+    assert [results.provenance["calibration"]["a bar"] for results in pictured] == [kept], "what predict will show"
     model = clipseg.load(out)
     assert model.calibration == {"a bar": Calibration(**kept)}
     assert (
