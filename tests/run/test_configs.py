@@ -110,7 +110,7 @@ def test_a_typo_or_a_wrong_type_stops(override):
     ("override", "message"),
     [
         ("training.steps=0", "training.steps=0 must be at least 1"),
-        ("training.batch_size=6", "no multiple of training.phrases_per_image=4"),
+        ("training.batch_size=5", "no multiple of training.phrases_per_image=2"),
         ("training.final_lr=1", "between 0 and training.lr"),
         ("training.amp=fp8", "expected one of auto, off, bf16, fp16"),
         ("threshold=1.5", r"threshold=1.5 must lie in \[0, 1\]"),
