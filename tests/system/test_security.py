@@ -523,7 +523,7 @@ def test_results_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("clipseg.files.LARGEST_BYTES", unpacked)
     assert len(Results.load(tmp_path)) == 6
     monkeypatch.setattr("clipseg.files.LARGEST_BYTES", unpacked - 1)
-    refused(lambda: Results.load(tmp_path), "decompression bomb")
+    refused(lambda: Results.load(tmp_path), f"decompression bomb: {unpacked:,} bytes when unpacked, over {unpacked - 1:,}")
     refused(lambda: PromptDeltas.load(tmp_path / "samples.npz"), "decompression bomb")
 
 

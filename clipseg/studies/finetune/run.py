@@ -268,11 +268,10 @@ def compare(before: Measured, after: Measured) -> tuple[dict[str, float], list[t
     for name, measured in (("before", before), ("after", after)):
         results = measured.results
         figures |= {f"{name}/{figure}": value for figure, value in results.metrics().items()}
-        plain = np.full(len(results), results.threshold)
-        for suffix, cuts in (("", plain), ("_tuned", choose_thresholds(results.phrase, measured.calibrations, THRESHOLD))):
-            cut = results.counts.cut_at(cuts)
-            iou = 100 * sample_iou(cut, results.threshold)
-            figures[f"{name}/iou_fg{suffix}"] = pooled = float(sample_iou(cut.pooled(), results.threshold)[0])
+        own = results.counts.cut_at(choose_thresholds(results.phrase, measured.calibrations, THRESHOLD))
+        for suffix, counts in (("", results.counts), ("_tuned", own)):
+            iou = 100 * sample_iou(counts, THRESHOLD)
+            figures[f"{name}/iou_fg{suffix}"] = pooled = float(sample_iou(counts.pooled(), THRESHOLD)[0])
             title = f"{name}, t = {THRESHOLD}" if not suffix else f"{name}, a threshold a phrase"
             ends = cluster_bootstrap(iou, results.image_key, seed=0)
             ap = f"{100 * figures[f'{name}/ap']:.1f}" if not suffix else ""

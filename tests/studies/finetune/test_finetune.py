@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from composed import train_settings
+from made_results import made_results
 from PIL import Image, ImageDraw
 
 import clipseg
@@ -15,7 +16,7 @@ from clipseg.measure.metrics import THRESHOLDS
 from clipseg.network.calibration import Calibration, read_calibration
 from clipseg.network.feature_cache import FeatureCache
 from clipseg.studies.finetune.numbers import calibrate, log_loss, logit_histogram, raw_threshold
-from clipseg.studies.finetune.run import FineTuning, split_folder, worst
+from clipseg.studies.finetune.run import FineTuning, Measured, compare, split_folder, worst
 
 
 def write_photos(root, photos, *, splits=None):
@@ -132,6 +133,24 @@ def test_the_command_leaves_a_release_that_predict_takes(tmp_path, capsys, monke
     capsys.readouterr()
     assert main(asked) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_before_and_after_are_cut_at_the_threshold_and_at_each_phrase_s_own():
+    phrase = np.array(["a bar", "sky"] * 20)
+    own = {"a bar": Calibration(1.0, 0.6)}
+    before, after = (made_results(quality=quality, phrase=phrase, group=phrase) for quality in (0.3, 0.6))
+    figures, rows = compare(Measured(None, before, {}), Measured(None, after, own))
+    hits, unions = (np.where(after.phrase == "a bar", c[:, 29], c[:, 14]) for c in (after.counts.tp, after.counts.fp))
+    unions = unions + after.counts.positives
+    assert figures["after/iou_fg_tuned"] == pytest.approx(hits.sum() / unions.sum())
+    plain = [results.counts for results in (before, after)]
+    pooled = [c.tp[:, 14].sum() / (c.positives + c.fp[:, 14]).sum() for c in plain]
+    assert [figures["before/iou_fg"], figures["after/iou_fg"]] == pytest.approx(pooled)
+    assert figures["before/iou_fg_tuned"] == figures["before/iou_fg"], "no phrase has a threshold of its own"
+    mean = 100 * (plain[0].tp[:, 14] / (plain[0].positives + plain[0].fp[:, 14])).mean()
+    assert figures["gain"] == pytest.approx(100 * (hits / unions).mean() - mean)
+    assert [row[2] for row in rows[:2]] == [f"{mean:.1f}"] * 2
+    assert [row[4] for row in rows] == [f"{100 * figures['before/ap']:.1f}", "", f"{100 * figures['after/ap']:.1f}", "", ""]
 
 
 def test_it_trains_as_the_experiment_of_its_name(tmp_path):
